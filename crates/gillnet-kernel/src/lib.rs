@@ -1,0 +1,8 @@
+//! The keyed event-time kernel of Gillnet.
+//!
+//! Pure Rust on Arrow arrays: it takes (plan, keyed state, events) and gives (new state, rows). It reads no clock,
+//! draws no random number and does no input or output, so that every runtime can host it and a run can be replayed.
+
+pub mod error;
+
+pub use error::{KernelError, Result};

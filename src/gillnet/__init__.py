@@ -1,0 +1,1 @@
+"""Gillnet catches fraud and bots on live event streams."""

@@ -1,0 +1,33 @@
+"""Every error that a user can meet, by name.
+
+Each message is one readable paragraph that says what is wrong, where, and how to mend it; the command line prints
+it without a traceback and exits with a code other than 0.
+"""
+
+
+class GillnetError(Exception):
+    """The base of all errors that Gillnet raises on purpose."""
+
+
+class DefinitionError(GillnetError):
+    """A stream, feature, rule or pipeline is defined wrongly. Raised at definition time, before any record is read."""
+
+
+class PlanError(GillnetError):
+    """A serialised plan cannot be read: another version, an unknown node, or a torn file."""
+
+
+class ModelError(GillnetError):
+    """A model file is missing or broken, or does not fit the features of the pipeline."""
+
+
+class ConfigurationError(GillnetError):
+    """A source, sink or setting is given wrongly on the command line or in the configuration file."""
+
+
+class SourceError(GillnetError):
+    """A source cannot be opened or read, and waiting will not help."""
+
+
+class SinkError(GillnetError):
+    """A sink cannot be opened or written, and waiting will not help."""

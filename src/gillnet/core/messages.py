@@ -1,0 +1,42 @@
+"""What travels between the parts of a run: raw records as a source read them, and side outputs with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+Headers = list[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawBatch:
+    """Records of one stream and one partition or several, as read, in the order of arrival.
+
+    Attributes
+    ----------
+    stream
+        The stream's name in the pipeline.
+    values
+        The record's bytes, one an element; an empty ``bytes`` for a tombstone.
+    partitions
+        The source partition of each record (0 where a source has none).
+    arrival_time_us
+        When the batch was read: processing time, microseconds UTC.
+    envelope
+        Gives key and headers of record *i*. Called for side outputs only, so a source need not build them for every record.
+    """
+
+    stream: str
+    values: Sequence[bytes]
+    partitions: Sequence[int]
+    arrival_time_us: int
+    envelope: Callable[[int], tuple[bytes | None, Headers]] = field(default=lambda _: (None, []))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputRecord:
+    """One record for a sink: key and value bytes, and headers."""
+
+    value: bytes
+    key: bytes | None = None
+    headers: Headers = field(default_factory=list)

@@ -1,0 +1,58 @@
+"""The ports that adapters implement. A runtime talks to these and never to a broker or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from gillnet.core.messages import OutputRecord, RawBatch
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Reads one stream. At-least-once: offsets are committed only after `commit`."""
+
+    stream: str
+
+    def poll(self, max_records: int, timeout_s: float) -> RawBatch | None:
+        """Return up to ``max_records`` records, or None when none came within ``timeout_s`` seconds."""
+        ...
+
+    def commit(self) -> None:
+        """Record that everything returned by `poll` so far was processed and its outputs are flushed."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether the source is bounded and has given its last record; always False for a live one."""
+        ...
+
+    @property
+    def lag(self) -> int | None:
+        """Records that wait at the source, if it can tell."""
+        ...
+
+    def close(self) -> None:
+        """Release what the source holds, without committing."""
+        ...
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Takes encoded records of one output."""
+
+    def write(self, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
+        """Take records in order. Blocks while the sink's bounded buffer is full: that is the back-pressure."""
+        ...
+
+    def write_records(self, records: Sequence[OutputRecord]) -> None:
+        """Take records that carry headers; for side outputs, not for the hot path."""
+        ...
+
+    def flush(self) -> None:
+        """Return when everything written so far is durable at the sink; raises `SinkError` if it cannot be."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release."""
+        ...
