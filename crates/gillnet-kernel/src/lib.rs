@@ -3,6 +3,9 @@
 //! Pure Rust on Arrow arrays: it takes (plan, keyed state, events) and gives (new state, rows). It reads no clock,
 //! draws no random number and does no input or output, so that every runtime can host it and a run can be replayed.
 
+pub mod arrival;
 pub mod error;
+pub mod exact;
+pub mod keyed;
 
 pub use error::{KernelError, Result};

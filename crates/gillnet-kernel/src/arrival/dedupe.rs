@@ -1,0 +1,97 @@
+//! The ids of a stream's events that a duplicate could still repeat.
+
+use hashbrown::HashTable;
+
+/// Shards, so that one step of expiry walks over a small part only and never stops the stream.
+const SHARDS: usize = 64;
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    high: u64,
+    low: u64,
+    bucket: u32,
+}
+
+/// A set of id keys that forgets by event time.
+#[derive(Debug)]
+pub struct SeenIds {
+    shards: Vec<HashTable<Seen>>,
+    width_us: i64,
+    sweep_at: usize,
+}
+
+impl SeenIds {
+    /// Ids are remembered until their event time can no longer be accepted; times are kept in steps of `width_us`.
+    pub fn new(width_us: i64) -> Self {
+        Self { shards: (0..SHARDS).map(|_| HashTable::new()).collect(), width_us: width_us.max(1_000_000), sweep_at: 0 }
+    }
+
+    /// Remember an id. False if it was there already.
+    pub fn insert(&mut self, id: u128, time: i64) -> bool {
+        let seen = Seen { high: (id >> 64) as u64, low: id as u64, bucket: self.bucket(time) };
+        let hash = mix(&seen);
+        let shard = &mut self.shards[(hash >> 58) as usize % SHARDS];
+        if shard.find(hash, |other| other.low == seen.low && other.high == seen.high).is_some() {
+            return false;
+        }
+        shard.insert_unique(hash, seen, mix);
+        true
+    }
+
+    /// Forget, in one shard per call, the ids of events before `earliest`.
+    pub fn sweep(&mut self, earliest: i64) {
+        let oldest = self.bucket(earliest);
+        let shard = &mut self.shards[self.sweep_at];
+        self.sweep_at = (self.sweep_at + 1) % SHARDS;
+        shard.retain(|seen| seen.bucket >= oldest);
+        if shard.capacity() > 256 && shard.len() * 4 < shard.capacity() {
+            shard.shrink_to(shard.len() * 2, mix);
+        }
+    }
+
+    /// Ids held.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(HashTable::len).sum()
+    }
+
+    /// Whether it holds no id.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of heap memory in use.
+    pub fn heap_bytes(&self) -> usize {
+        self.shards.iter().map(HashTable::allocation_size).sum()
+    }
+
+    fn bucket(&self, time: i64) -> u32 {
+        // Times are within sane bounds before they come here; the cast saturates for the others.
+        time.div_euclid(self.width_us).clamp(0, i64::from(u32::MAX)) as u32
+    }
+}
+
+fn mix(seen: &Seen) -> u64 {
+    let mixed = (seen.high ^ 0x9E37_79B9_7F4A_7C15).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ seen.low;
+    let mixed = (mixed ^ mixed >> 31).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ mixed >> 29
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_id_is_found_and_memory_comes_back() {
+        let mut seen = SeenIds::new(60_000_000);
+        for i in 0..100_000u128 {
+            assert!(seen.insert(i << 4, i as i64 * 1_000_000));
+        }
+        assert!(!seen.insert(77 << 4, 77_000_000));
+        let full = seen.heap_bytes();
+        for _ in 0..SHARDS {
+            seen.sweep(99_000 * 1_000_000);
+        }
+        assert!(seen.len() < 1_100, "{}", seen.len());
+        assert!(seen.heap_bytes() * 10 < full);
+    }
+}

@@ -1,0 +1,115 @@
+//! Watermarks: one per source partition, merged by minimum, idle partitions left out (I8).
+
+/// The watermark of one stream. It never goes back.
+#[derive(Debug, Clone)]
+pub struct Watermark {
+    delay_us: i64,
+    idle_after_us: i64,
+    partitions: Vec<Partition>,
+    current: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Partition {
+    number: i32,
+    newest: i64,
+    heard: i64,
+    idle: bool,
+}
+
+/// No event was seen yet.
+pub const NONE: i64 = i64::MIN;
+
+impl Watermark {
+    /// A watermark that trails the newest event of each partition by `delay_us`; a partition that was silent for
+    /// `idle_after_us` of processing time does not hold it back.
+    pub fn new(delay_us: i64, idle_after_us: i64) -> Self {
+        Self { delay_us, idle_after_us, partitions: Vec::new(), current: NONE }
+    }
+
+    /// An event of `partition` at event time `time` was read at processing time `now`.
+    #[inline]
+    pub fn observe(&mut self, partition: i32, time: i64, now: i64) {
+        let place = match self.partitions.iter().position(|p| p.number == partition) {
+            Some(place) => place,
+            None => {
+                self.partitions.push(Partition { number: partition, newest: time, heard: now, idle: false });
+                self.partitions.len() - 1
+            }
+        };
+        let entry = &mut self.partitions[place];
+        entry.heard = now;
+        let advanced = time > entry.newest || entry.idle || self.current == NONE;
+        entry.newest = entry.newest.max(time);
+        entry.idle = false;
+        if advanced {
+            self.merge();
+        }
+    }
+
+    /// Processing time is `now`: leave out partitions that fell silent.
+    pub fn pass_time(&mut self, now: i64) {
+        let mut changed = false;
+        for entry in &mut self.partitions {
+            if !entry.idle && now - entry.heard > self.idle_after_us {
+                entry.idle = true;
+                changed = true;
+            }
+        }
+        if changed {
+            self.merge();
+        }
+    }
+
+    /// The input has ended: everything has arrived.
+    pub fn finish(&mut self) {
+        self.current = i64::MAX;
+    }
+
+    /// The watermark in µs, or [`NONE`].
+    #[inline]
+    pub fn current(&self) -> i64 {
+        self.current
+    }
+
+    /// Whether every partition is idle (or none was seen).
+    pub fn idle(&self) -> bool {
+        self.partitions.iter().all(|entry| entry.idle)
+    }
+
+    /// The partition that holds the watermark back, with its newest event time.
+    pub fn slowest(&self) -> Option<(i32, i64)> {
+        let live = self.partitions.iter().filter(|entry| !entry.idle);
+        live.min_by_key(|entry| entry.newest).map(|entry| (entry.number, entry.newest))
+    }
+
+    fn merge(&mut self) {
+        // With every partition idle the watermark stays: there is nothing it could wait for or run ahead of.
+        if let Some((_, newest)) = self.slowest() {
+            self.current = self.current.max(newest - self.delay_us);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_partition_holds_it_back_until_it_is_idle() {
+        let mut mark = Watermark::new(5, 100);
+        assert_eq!(mark.current(), NONE);
+        mark.observe(0, 1_000, 0);
+        assert_eq!(mark.current(), 995);
+        mark.observe(1, 2_000, 50);
+        mark.observe(0, 900, 60);
+        assert_eq!(mark.current(), 995);
+        mark.pass_time(155);
+        assert_eq!(mark.current(), 995, "partition 1 is idle, partition 0 is not");
+        mark.observe(1, 2_100, 156);
+        mark.pass_time(161);
+        assert_eq!(mark.current(), 2_095);
+        mark.observe(0, 1_500, 162);
+        assert_eq!(mark.current(), 2_095, "it never goes back");
+    }
+}

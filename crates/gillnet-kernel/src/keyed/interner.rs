@@ -1,0 +1,76 @@
+//! Strings of one entity's lanes as numbers, counted, so that a string leaves memory with its last event.
+
+use compact_str::CompactString;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher;
+
+/// Maps strings to dense codes. A code is valid while at least one event holds it.
+#[derive(Debug, Default)]
+pub struct Interner {
+    codes: HashTable<u32>,
+    entries: Vec<(CompactString, u32)>,
+    free: Vec<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Interner {
+    /// The code of `text`, with one more holder.
+    pub fn acquire(&mut self, text: &str) -> u64 {
+        let hash = self.hasher.hash_one(text);
+        if let Some(&code) = self.codes.find(hash, |&code| self.entries[code as usize].0 == text) {
+            self.entries[code as usize].1 += 1;
+            return u64::from(code);
+        }
+        let entry = (CompactString::from(text), 1);
+        let code = match self.free.pop() {
+            Some(code) => {
+                self.entries[code as usize] = entry;
+                code
+            }
+            None => {
+                self.entries.push(entry);
+                (self.entries.len() - 1) as u32
+            }
+        };
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.codes.insert_unique(hash, code, |&code| hasher.hash_one(entries[code as usize].0.as_str()));
+        u64::from(code)
+    }
+
+    /// One holder less; the string is forgotten with the last one.
+    pub fn release(&mut self, code: u64) {
+        let entry = &mut self.entries[code as usize];
+        entry.1 -= 1;
+        if entry.1 > 0 {
+            return;
+        }
+        let text = std::mem::take(&mut entry.0);
+        let hash = self.hasher.hash_one(text.as_str());
+        if let Ok(found) = self.codes.find_entry(hash, |&other| u64::from(other) == code) {
+            found.remove();
+        }
+        self.free.push(code as u32);
+    }
+
+    /// The string of a code that an event holds.
+    pub fn text(&self, code: u64) -> &str {
+        &self.entries[code as usize].0
+    }
+
+    /// Number of strings held.
+    pub fn len(&self) -> usize {
+        self.codes.len()
+    }
+
+    /// Whether no string is held.
+    pub fn is_empty(&self) -> bool {
+        self.codes.len() == 0
+    }
+
+    /// Bytes of heap memory in use, without long strings' own heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.entries.capacity() * std::mem::size_of::<(CompactString, u32)>()
+            + self.codes.allocation_size()
+            + self.free.capacity() * 4
+    }
+}

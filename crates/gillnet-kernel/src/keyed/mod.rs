@@ -1,0 +1,20 @@
+//! Keyed state: the sorted events of each key, and the windows that read them.
+//!
+//! From the inside out:
+//! - [`row`]: one event of a key, as words: event time, id key, selection mask, lanes
+//! - [`log`]: the events of one key in the order of I1, in chunks
+//! - [`accumulator`]: what a window keeps of its events; each takes an event in and out again, exactly
+//! - [`window`]: the bounds of sliding, tumbling and session windows
+//! - [`layout`]: the aggregates of one entity, compiled to windows, accumulators and outputs
+//! - [`key`]: one key: a plain list of events while it is small, cursors with accumulators once it has grown
+//! - [`store`]: all keys of one entity, their TTL and their bytes
+
+pub mod accumulator;
+pub mod codec;
+pub mod interner;
+pub mod key;
+pub mod layout;
+pub mod log;
+pub mod row;
+pub mod store;
+pub mod window;

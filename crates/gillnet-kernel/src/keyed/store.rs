@@ -1,0 +1,403 @@
+//! All keys of one entity: find a key's state, let events arrive or read as of a time, and give memory back by TTL.
+
+use arrow::array::{
+    Array, ArrayRef, BooleanBuilder, Decimal128Builder, Float64Builder, Int64Builder, StringArray, StringBuilder,
+    TimestampMicrosecondBuilder,
+};
+use arrow::datatypes::DataType;
+use compact_str::CompactString;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use super::interner::Interner;
+use super::key::{KeyState, Scratch, SessionSpan, Value};
+use super::layout::{LaneType, Layout};
+use super::row;
+use crate::error::{KernelError, Result};
+
+/// Events of one key at the most, unless configured otherwise; beyond it the oldest go and readings are `saturated`.
+pub const MAX_EVENTS_PER_KEY: usize = 4_000_000;
+
+/// Slots of one page: keys never move, and growing never copies them all.
+const PAGE: usize = 1 << 12;
+
+/// One lane of a batch of events, ready to be stored.
+pub enum Lane<'a> {
+    Words(Vec<u64>),
+    Text(&'a StringArray),
+}
+
+/// A batch of events of one entity, in order of arrival.
+pub struct EventBatch<'a> {
+    pub times: &'a [i64],
+    pub ids: &'a [u128],
+    pub masks: Vec<u64>,
+    pub lanes: Vec<Lane<'a>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    key: CompactString,
+    used: bool,
+    state: KeyState,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    slot: u32,
+    /// Half of the key's hash: spares a look at the slot for most unequal keys, and a rehash when the index grows.
+    tag: u32,
+}
+
+/// Counters of a store.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StoreStats {
+    pub keys: usize,
+    pub events: usize,
+    pub bytes: usize,
+    pub saturated_keys: usize,
+}
+
+/// The keyed state of one entity.
+#[derive(Debug)]
+pub struct KeyedStore {
+    layout: Arc<Layout>,
+    index: HashTable<Entry>,
+    pages: Vec<Vec<Slot>>,
+    free: Vec<u32>,
+    interner: Interner,
+    scratch: Scratch,
+    row: Vec<u64>,
+    values: Vec<Value>,
+    /// Seeded at random per process against keys made to collide; it decides places in memory only, never results.
+    hasher: DefaultHashBuilder,
+    sweep_at: usize,
+    max_events_per_key: usize,
+    events: usize,
+}
+
+impl KeyedStore {
+    /// An empty store.
+    pub fn new(layout: Arc<Layout>, max_events_per_key: usize) -> Self {
+        let (stride, outputs) = (layout.stride(), layout.outputs.len());
+        Self {
+            scratch: Scratch::new(&layout),
+            layout,
+            index: HashTable::new(),
+            pages: Vec::new(),
+            free: Vec::new(),
+            interner: Interner::default(),
+            row: vec![0; stride],
+            values: vec![Value::Null; outputs],
+            hasher: DefaultHashBuilder::default(),
+            sweep_at: 0,
+            max_events_per_key,
+            events: 0,
+        }
+    }
+
+    /// The compiled aggregates.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Event `i` of the batch arrives at `key`: it is kept, and every output is read as of it.
+    /// Returns the slot of the key, the values, and whether the reading is saturated.
+    pub fn arrive(&mut self, key: &str, batch: &EventBatch<'_>, i: usize) -> (u32, &[Value], bool) {
+        let slot = self.slot_of(key);
+        self.fill_row(batch, i);
+        let Slot { state, .. } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        state.arrive(&self.layout, &self.row, &mut self.scratch, &mut self.values);
+        self.events += 1;
+        let saturated = state.saturated(batch.times[i] - self.layout.retention_us());
+        (slot, &self.values, saturated)
+    }
+
+    /// Event `i` of the batch is kept under `key`; nothing is read.
+    pub fn insert(&mut self, key: &str, batch: &EventBatch<'_>, i: usize) {
+        let slot = self.slot_of(key);
+        self.fill_row(batch, i);
+        self.pages[slot as usize / PAGE][slot as usize % PAGE].state.insert(&self.layout, &self.row);
+        self.events += 1;
+    }
+
+    /// Read every output of `key` as of `time`. `None` for a key that no event has.
+    pub fn read(&mut self, key: &str, time: i64) -> Option<(&[Value], bool)> {
+        let slot = self.find(key)?;
+        let Slot { state, .. } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        state.read(&self.layout, time, &mut self.scratch, &mut self.values);
+        Some((&self.values, state.saturated(time - self.layout.retention_us())))
+    }
+
+    /// Values of a key without events: counts and sums are 0, everything else is null.
+    pub fn read_empty(&mut self, time: i64) -> &[Value] {
+        KeyState::default().read(&self.layout, time, &mut self.scratch, &mut self.values);
+        &self.values
+    }
+
+    /// The session of `slot` that holds the event at `time`, with the outputs as of its last event.
+    pub fn session(&mut self, slot: u32, window: usize, time: i64) -> Option<(SessionSpan, &str, &[Value])> {
+        let Slot { key, used, state } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        if !*used {
+            return None;
+        }
+        let span = state.session_span(&self.layout, window, time)?;
+        state.read(&self.layout, span.last, &mut self.scratch, &mut self.values);
+        Some((span, key.as_str(), &self.values))
+    }
+
+    /// The text behind a [`Value::Text`] that was just read.
+    pub fn text(&self, code: u64) -> &str {
+        self.interner.text(code)
+    }
+
+    /// Prune up to `slots` keys, going round: events before `horizon` go, and keys that nothing can read any more.
+    /// `earliest` is the earliest event time that can still be accepted.
+    pub fn sweep(&mut self, slots: usize, horizon: i64, earliest: i64) {
+        let total: usize = self.pages.iter().map(Vec::len).sum();
+        for _ in 0..slots.min(total) {
+            if self.sweep_at >= total {
+                self.sweep_at = 0;
+            }
+            let slot = self.sweep_at as u32;
+            self.sweep_at += 1;
+            self.prune_slot(slot, horizon, earliest);
+        }
+        if self.index.capacity() > 1_024 && self.index.len() * 4 < self.index.capacity() {
+            let len = self.index.len();
+            self.index.shrink_to(len * 2, spread_entry);
+        }
+    }
+
+    fn prune_slot(&mut self, slot: u32, horizon: i64, earliest: i64) {
+        let place = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        if !place.used {
+            return;
+        }
+        let (layout, interner, events) = (&self.layout, &mut self.interner, &mut self.events);
+        let text_lanes = layout.lanes.iter().enumerate().filter(|(_, lane)| **lane == LaneType::Text);
+        let text_lanes: Vec<u8> = text_lanes.map(|(i, _)| i as u8).collect();
+        place.state.prune(layout, horizon, self.max_events_per_key, |row| {
+            *events -= 1;
+            for &lane in &text_lanes {
+                if row::lane(row, lane) != NO_TEXT {
+                    interner.release(row::lane(row, lane));
+                }
+            }
+        });
+        if place.state.forgettable(layout, earliest) {
+            let tag = tag_of(&self.hasher, place.key.as_str());
+            place.used = false;
+            place.key = CompactString::default();
+            place.state = KeyState::default();
+            if let Ok(entry) = self.index.find_entry(spread(tag), |entry| entry.slot == slot) {
+                entry.remove();
+            }
+            self.free.push(slot);
+        }
+    }
+
+    /// Number of keys, events and bytes. Walks over all keys.
+    pub fn stats(&self) -> StoreStats {
+        let mut stats = StoreStats { keys: self.index.len(), events: self.events, ..StoreStats::default() };
+        for slot in self.pages.iter().flatten() {
+            stats.bytes += slot.state.heap_bytes() + if slot.key.is_heap_allocated() { slot.key.len() } else { 0 };
+            stats.saturated_keys += usize::from(slot.state.saturated(i64::MIN + 1));
+        }
+        let pages: usize = self.pages.iter().map(Vec::capacity).sum();
+        stats.bytes += pages * std::mem::size_of::<Slot>() + self.index.allocation_size() + self.interner.heap_bytes();
+        stats
+    }
+
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether no key is held.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Events held over all keys.
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
+    /// The state bytes of one key, with events before `horizon` left out.
+    pub fn encode_key(&self, key: &str, horizon: i64) -> Option<Vec<u8>> {
+        let slot = self.find(key)?;
+        let state = &self.pages[slot as usize / PAGE][slot as usize % PAGE].state;
+        Some(super::codec::encode(&self.layout, state, horizon, |code| self.interner.text(code)))
+    }
+
+    /// Put a key back from its state bytes, in place of what it holds now.
+    ///
+    /// # Errors
+    /// Bytes of another version or layout, or torn ones.
+    pub fn decode_key(&mut self, key: &str, bytes: &[u8]) -> Result<()> {
+        let decoded = super::codec::decode(&self.layout, bytes)?;
+        let slot = self.slot_of(key);
+        self.prune_slot_rows(slot);
+        let (mut rows, stride) = (decoded.rows, self.layout.stride());
+        for event in rows.chunks_exact_mut(stride) {
+            for (lane, kind) in self.layout.lanes.iter().enumerate() {
+                let lane = lane as u8;
+                if *kind == LaneType::Text && row::lane(event, lane) != NO_TEXT {
+                    let text = decoded.texts.get(row::lane(event, lane) as usize);
+                    let text = text.ok_or_else(|| KernelError::State("a text code is out of range".into()))?;
+                    let code = self.interner.acquire(text);
+                    row::set_lane(event, lane, code);
+                }
+            }
+        }
+        self.events += rows.len() / stride;
+        let state = KeyState::from_parts(&self.layout, rows, decoded.floors);
+        self.pages[slot as usize / PAGE][slot as usize % PAGE].state = state;
+        Ok(())
+    }
+
+    fn prune_slot_rows(&mut self, slot: u32) {
+        let state = std::mem::take(&mut self.pages[slot as usize / PAGE][slot as usize % PAGE].state);
+        let rows = state.rows();
+        for event in rows.chunks_exact(self.layout.stride()) {
+            self.events -= 1;
+            for (lane, kind) in self.layout.lanes.iter().enumerate() {
+                if *kind == LaneType::Text && row::lane(event, lane as u8) != NO_TEXT {
+                    self.interner.release(row::lane(event, lane as u8));
+                }
+            }
+        }
+    }
+
+    /// All keys, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.pages.iter().flatten().filter(|slot| slot.used).map(|slot| slot.key.as_str())
+    }
+
+    fn fill_row(&mut self, batch: &EventBatch<'_>, i: usize) {
+        row::set_header(&mut self.row, batch.times[i], batch.ids[i], batch.masks[i]);
+        for (number, lane) in batch.lanes.iter().enumerate() {
+            let word = match lane {
+                Lane::Words(words) => words[i],
+                Lane::Text(texts) if texts.is_null(i) => NO_TEXT,
+                Lane::Text(texts) => self.interner.acquire(texts.value(i)),
+            };
+            row::set_lane(&mut self.row, number as u8, word);
+        }
+    }
+
+    fn find(&self, key: &str) -> Option<u32> {
+        let tag = tag_of(&self.hasher, key);
+        self.index.find(spread(tag), |entry| entry.tag == tag && self.key_at(entry.slot) == key).map(|entry| entry.slot)
+    }
+
+    fn key_at(&self, slot: u32) -> &str {
+        self.pages[slot as usize / PAGE][slot as usize % PAGE].key.as_str()
+    }
+
+    fn slot_of(&mut self, key: &str) -> u32 {
+        let tag = tag_of(&self.hasher, key);
+        let found = self.index.find(spread(tag), |entry| entry.tag == tag && self.key_at(entry.slot) == key);
+        if let Some(entry) = found {
+            return entry.slot;
+        }
+        let fresh = Slot { key: key.into(), used: true, state: KeyState::default() };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.pages[slot as usize / PAGE][slot as usize % PAGE] = fresh;
+                slot
+            }
+            None => {
+                if self.pages.last().is_none_or(|page| page.len() == PAGE) {
+                    self.pages.push(Vec::new());
+                }
+                let page = self.pages.len() - 1;
+                self.pages[page].push(fresh);
+                (page * PAGE + self.pages[page].len() - 1) as u32
+            }
+        };
+        self.index.insert_unique(spread(tag), Entry { slot, tag }, spread_entry);
+        slot
+    }
+}
+
+/// The lane word of a missing text.
+pub const NO_TEXT: u64 = u64::MAX;
+
+fn tag_of(hasher: &DefaultHashBuilder, key: &str) -> u32 {
+    (hasher.hash_one(key) >> 32) as u32
+}
+
+/// 64 bits for the table from the 32 that are kept.
+fn spread(tag: u32) -> u64 {
+    u64::from(tag).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+fn spread_entry(entry: &Entry) -> u64 {
+    spread(entry.tag)
+}
+
+/// Collects one output column.
+pub enum Column {
+    Integer(Int64Builder),
+    Boolean(BooleanBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+    Float(Float64Builder),
+    Decimal(Decimal128Builder),
+    Text(StringBuilder),
+}
+
+impl Column {
+    /// A column for values of an Arrow type.
+    ///
+    /// # Errors
+    /// A type that no aggregate has.
+    pub fn new(data_type: &DataType, rows: usize) -> Result<Self> {
+        Ok(match data_type {
+            DataType::Int64 => Self::Integer(Int64Builder::with_capacity(rows)),
+            DataType::Boolean => Self::Boolean(BooleanBuilder::with_capacity(rows)),
+            DataType::Timestamp(..) => {
+                Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC"))
+            }
+            DataType::Float64 => Self::Float(Float64Builder::with_capacity(rows)),
+            DataType::Decimal128(precision, scale) => Self::Decimal(
+                Decimal128Builder::with_capacity(rows).with_precision_and_scale(*precision, *scale)?,
+            ),
+            DataType::Utf8 => Self::Text(StringBuilder::new()),
+            other => return Err(KernelError::Plan(format!("no aggregate has the type {other}"))),
+        })
+    }
+
+    /// Append a value; a value of another kind than the column's is null.
+    #[inline]
+    pub fn push<'a>(&mut self, value: Value, text: impl Fn(u64) -> &'a str) {
+        match (self, value) {
+            (Self::Integer(b), Value::Integer(x)) => b.append_value(x),
+            (Self::Boolean(b), Value::Integer(x)) => b.append_value(x != 0),
+            (Self::Timestamp(b), Value::Integer(x)) => b.append_value(x),
+            (Self::Float(b), Value::Float(x)) => b.append_value(x),
+            (Self::Decimal(b), Value::Decimal(x)) => b.append_value(x),
+            (Self::Text(b), Value::Text(code)) => b.append_value(text(code)),
+            (Self::Integer(b), _) => b.append_null(),
+            (Self::Boolean(b), _) => b.append_null(),
+            (Self::Timestamp(b), _) => b.append_null(),
+            (Self::Float(b), _) => b.append_null(),
+            (Self::Decimal(b), _) => b.append_null(),
+            (Self::Text(b), _) => b.append_null(),
+        }
+    }
+
+    /// The finished array.
+    pub fn finish(self) -> ArrayRef {
+        match self {
+            Self::Integer(mut b) => Arc::new(b.finish()),
+            Self::Boolean(mut b) => Arc::new(b.finish()),
+            Self::Timestamp(mut b) => Arc::new(b.finish()),
+            Self::Float(mut b) => Arc::new(b.finish()),
+            Self::Decimal(mut b) => Arc::new(b.finish()),
+            Self::Text(mut b) => Arc::new(b.finish()),
+        }
+    }
+}
