@@ -4,8 +4,12 @@
 //! draws no random number and does no input or output, so that every runtime can host it and a run can be replayed.
 
 pub mod arrival;
+pub mod engine;
 pub mod error;
 pub mod exact;
+pub mod expr;
 pub mod keyed;
+
+pub mod policy;
 
 pub use error::{KernelError, Result};

@@ -1,9 +1,17 @@
 //! The Python skin: every entry into Rust is here. No logic; the GIL is released around the kernel's work,
 //! and the kernel's errors become `ValueError`s, which `gillnet.operators` maps to the named errors of `gillnet.core`.
 
+mod engine;
+mod policy;
+
 use arrow::array::RecordBatch;
 use arrow_pyarrow::{FromPyArrow, ToPyArrow};
 use pyo3::prelude::*;
+
+/// A kernel error as the `ValueError` that `gillnet.operators` maps to a named error.
+fn kernel_error(error: gillnet_kernel::KernelError) -> PyErr {
+    pyo3::exceptions::PyValueError::new_err(error.to_string())
+}
 
 /// An Arrow record batch that stays on the Rust side between kernel calls.
 ///
@@ -37,5 +45,7 @@ impl PyBatch {
 fn _kernel(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add_class::<PyBatch>()?;
+    m.add_class::<engine::PyEngine>()?;
+    m.add_class::<policy::PyPolicy>()?;
     Ok(())
 }

@@ -47,6 +47,13 @@ impl Watermark {
         }
     }
 
+    /// A partition was assigned and nothing of it was read yet: it holds the watermark until it is heard or idle.
+    pub fn register(&mut self, partition: i32, now: i64) {
+        if !self.partitions.iter().any(|p| p.number == partition) {
+            self.partitions.push(Partition { number: partition, newest: NONE, heard: now, idle: false });
+        }
+    }
+
     /// Processing time is `now`: leave out partitions that fell silent.
     pub fn pass_time(&mut self, now: i64) {
         let mut changed = false;
@@ -86,7 +93,7 @@ impl Watermark {
     fn merge(&mut self) {
         // With every partition idle the watermark stays: there is nothing it could wait for or run ahead of.
         if let Some((_, newest)) = self.slowest() {
-            self.current = self.current.max(newest - self.delay_us);
+            self.current = self.current.max(newest.saturating_sub(self.delay_us));
         }
     }
 }
@@ -111,5 +118,16 @@ mod tests {
         assert_eq!(mark.current(), 2_095);
         mark.observe(0, 1_500, 162);
         assert_eq!(mark.current(), 2_095, "it never goes back");
+    }
+
+    #[test]
+    fn a_partition_that_was_never_heard_counts_until_it_is_idle() {
+        let mut mark = Watermark::new(5, 100);
+        mark.register(0, 0);
+        mark.register(1, 0);
+        mark.observe(0, 1_000, 10);
+        assert_eq!(mark.current(), NONE);
+        mark.pass_time(101);
+        assert_eq!(mark.current(), 995);
     }
 }

@@ -1,0 +1,158 @@
+//! The part of the plan that the kernel executes, as Python writes it: see `gillnet.plan.serde`.
+
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use crate::error::{KernelError, Result};
+use crate::keyed::layout::Function;
+use crate::keyed::window::Window;
+
+/// The plan's version that this kernel reads.
+pub const VERSION: u32 = 1;
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Plan {
+    pub version: u32,
+    pub root: String,
+    pub streams: Vec<StreamPlan>,
+    pub features: Vec<FeaturePlan>,
+    #[serde(default)]
+    pub sessions: Option<SessionsPlan>,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct StreamPlan {
+    pub name: String,
+    pub schema: Vec<ColumnPlan>,
+    pub id: String,
+    pub event_time: String,
+    pub watermark_delay_us: i64,
+    pub allowed_lateness_us: i64,
+    pub idle_after_us: i64,
+    pub earliest_us: i64,
+    pub max_ahead_us: i64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct ColumnPlan {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub value_type: String,
+    #[serde(default)]
+    pub nullable: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum FeaturePlan {
+    Aggregate {
+        name: String,
+        #[serde(rename = "type")]
+        value_type: String,
+        stream: String,
+        /// The key column; none for the whole stream as one key.
+        key: Option<String>,
+        /// The column of the root stream whose value is looked up, where `stream` is not the root.
+        at: Option<String>,
+        function: Function,
+        input: Option<Json>,
+        #[serde(rename = "where")]
+        condition: Option<Json>,
+        window: Window,
+    },
+    Expression {
+        name: String,
+        expression: Json,
+    },
+    Baseline(BaselinePlan),
+}
+
+/// A robust quantile of a feature over the population of closed sessions.
+#[derive(Debug, Clone, Deserialize)]
+pub struct BaselinePlan {
+    pub name: String,
+    pub of: String,
+    pub quantile: f64,
+    pub over_us: i64,
+    pub step_us: i64,
+    pub min_count: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct SessionsPlan {
+    pub key: String,
+    pub gap_us: i64,
+    pub max_length_us: i64,
+}
+
+/// Named limits of the state (I7).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    pub max_events_per_key: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_events_per_key: crate::keyed::store::MAX_EVENTS_PER_KEY }
+    }
+}
+
+impl FeaturePlan {
+    /// The feature's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Aggregate { name, .. } | Self::Expression { name, .. } => name,
+            Self::Baseline(plan) => &plan.name,
+        }
+    }
+}
+
+impl Plan {
+    /// Read a plan.
+    ///
+    /// # Errors
+    /// Another version, or a plan that is not of this form.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let plan: Self = serde_json::from_str(json).map_err(|error| KernelError::Plan(error.to_string()))?;
+        if plan.version != VERSION {
+            return Err(KernelError::Plan(format!("version {} is not {VERSION}, which this kernel reads", plan.version)));
+        }
+        Ok(plan)
+    }
+}
+
+impl StreamPlan {
+    /// The Arrow schema of decoded records.
+    ///
+    /// # Errors
+    /// An unknown type name.
+    pub fn arrow_schema(&self) -> Result<Schema> {
+        let fields = self.schema.iter().map(|column| {
+            Ok(Field::new(&column.name, arrow_type(&column.value_type)?, column.nullable))
+        });
+        Ok(Schema::new(fields.collect::<Result<Vec<_>>>()?))
+    }
+}
+
+/// The Arrow type of a value type's name.
+///
+/// # Errors
+/// An unknown name.
+pub fn arrow_type(name: &str) -> Result<DataType> {
+    let decimal = |text: &str| text.strip_prefix("decimal(")?.strip_suffix(')')?.parse::<i8>().ok();
+    Ok(match name {
+        "string" => DataType::Utf8,
+        "int64" => DataType::Int64,
+        "float64" => DataType::Float64,
+        "bool" => DataType::Boolean,
+        "timestamp" => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        _ => match decimal(name) {
+            Some(scale) => DataType::Decimal128(38, scale),
+            None => return Err(KernelError::Plan(format!("unknown value type '{name}'"))),
+        },
+    })
+}

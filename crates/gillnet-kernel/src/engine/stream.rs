@@ -1,0 +1,152 @@
+//! A stream's gate: what is accepted, what is a duplicate, too late, or out of bounds (I3).
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Schema, TimestampMicrosecondType};
+use std::sync::Arc;
+
+use super::plan::StreamPlan;
+use crate::arrival::dedupe::SeenIds;
+use crate::arrival::id_key::id_keys;
+use crate::arrival::watermark::{self, Watermark};
+use crate::error::{KernelError, Result};
+
+/// What became of a record that was decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outcome {
+    Accepted = 0,
+    Duplicate = 1,
+    TooLate = 2,
+    /// Event time before the stream's earliest: malformed.
+    BeforeEarliest = 3,
+    /// Event time too far ahead of the arrival: malformed; it must not push the watermark.
+    AheadOfArrival = 4,
+}
+
+/// The state of one stream's gate.
+pub struct StreamState {
+    pub name: String,
+    pub schema: Arc<Schema>,
+    pub event_time: String,
+    pub watermark: Watermark,
+    pub watermark_delay_us: i64,
+    pub seen: SeenIds,
+    id: String,
+    allowed_lateness_us: i64,
+    earliest_us: i64,
+    max_ahead_us: i64,
+}
+
+/// The accepted part of a batch.
+pub struct Accepted {
+    pub outcomes: Vec<Outcome>,
+    pub batch: RecordBatch,
+    pub times: Vec<i64>,
+    pub ids: Vec<u128>,
+    /// The watermark at each accepted record, before it moved it.
+    pub watermarks: Vec<i64>,
+    /// Behind the watermark but inside the allowed lateness.
+    pub late: Vec<bool>,
+}
+
+impl StreamState {
+    /// The gate of a stream.
+    ///
+    /// # Errors
+    /// An unknown type, id or event time column.
+    pub fn new(plan: &StreamPlan) -> Result<Self> {
+        let schema = plan.arrow_schema()?;
+        let field = schema.field_with_name(&plan.event_time)?;
+        if !matches!(field.data_type(), DataType::Timestamp(..)) {
+            return Err(KernelError::Plan(format!("stream '{}': event time must be a timestamp", plan.name)));
+        }
+        schema.field_with_name(&plan.id)?;
+        Ok(Self {
+            name: plan.name.clone(),
+            schema: Arc::new(schema),
+            event_time: plan.event_time.clone(),
+            watermark: Watermark::new(plan.watermark_delay_us, plan.idle_after_us),
+            watermark_delay_us: plan.watermark_delay_us,
+            seen: SeenIds::new(plan.allowed_lateness_us / 16),
+            id: plan.id.clone(),
+            allowed_lateness_us: plan.allowed_lateness_us,
+            earliest_us: plan.earliest_us,
+            max_ahead_us: plan.max_ahead_us,
+        })
+    }
+
+    /// The earliest event time that would be accepted now; `i64::MIN` while there is no watermark.
+    pub fn earliest_accepted(&self) -> i64 {
+        match self.watermark.current() {
+            watermark::NONE => i64::MIN,
+            current => current.saturating_sub(self.allowed_lateness_us),
+        }
+    }
+
+    /// Sort a batch into accepted and refused records. Each record is judged by the watermark as it stands when it arrives.
+    ///
+    /// # Errors
+    /// A batch without the id or event time column.
+    pub fn accept(&mut self, batch: &RecordBatch, partitions: Option<&[i32]>, arrival: i64) -> Result<Accepted> {
+        let ids = id_keys(self.column(batch, &self.id)?)?;
+        let times = self.column(batch, &self.event_time)?;
+        let times = times
+            .as_primitive_opt::<TimestampMicrosecondType>()
+            .ok_or_else(|| KernelError::Batch(format!("column '{}' is no timestamp in µs", self.event_time)))?;
+        let rows = batch.num_rows();
+        if partitions.is_some_and(|p| p.len() != rows) {
+            return Err(KernelError::Batch("partitions and records differ in number".into()));
+        }
+        let mut accepted = Accepted {
+            outcomes: Vec::with_capacity(rows),
+            batch: batch.clone(),
+            times: Vec::with_capacity(rows),
+            ids: Vec::with_capacity(rows),
+            watermarks: Vec::with_capacity(rows),
+            late: Vec::with_capacity(rows),
+        };
+        let mut kept: Vec<u32> = Vec::with_capacity(rows);
+        for (i, (&time, &id)) in times.values().iter().zip(&ids).enumerate() {
+            let partition = partitions.map_or(0, |p| p[i]);
+            let outcome = self.judge(time, id, arrival);
+            accepted.outcomes.push(outcome);
+            if outcome == Outcome::Accepted {
+                kept.push(i as u32);
+                accepted.times.push(time);
+                accepted.ids.push(id);
+                accepted.watermarks.push(self.watermark.current());
+                accepted.late.push(time < self.watermark.current());
+                self.watermark.observe(partition, time, arrival);
+            }
+        }
+        if kept.len() < rows {
+            accepted.batch = take_record_batch(batch, &UInt32Array::from(kept))?;
+        }
+        Ok(accepted)
+    }
+
+    fn judge(&mut self, time: i64, id: u128, arrival: i64) -> Outcome {
+        if time < self.earliest_us {
+            Outcome::BeforeEarliest
+        } else if time > arrival.saturating_add(self.max_ahead_us) {
+            Outcome::AheadOfArrival
+        } else if time < self.earliest_accepted() {
+            // A duplicate this late can no longer be told from an original: both are too late.
+            Outcome::TooLate
+        } else if !self.seen.insert(id, time) {
+            Outcome::Duplicate
+        } else {
+            Outcome::Accepted
+        }
+    }
+
+    fn column<'a>(&self, batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
+        let column = batch.column_by_name(name);
+        let column = column.ok_or_else(|| KernelError::Batch(format!("stream '{}': no column '{name}'", self.name)))?;
+        if column.null_count() > 0 {
+            return Err(KernelError::Batch(format!("stream '{}': column '{name}' holds nulls", self.name)));
+        }
+        Ok(column)
+    }
+}

@@ -1,0 +1,98 @@
+//! `Engine`: a plan's keyed state, hosted by the embedded runtime.
+
+use gillnet_kernel::engine::plan::Plan;
+use gillnet_kernel::engine::{Engine, EngineStats, Outcome};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::{kernel_error, PyBatch};
+
+/// One accepted batch: outcomes as bytes (one each record), and rows where the stream is the root.
+type Processed<'py> = (Bound<'py, PyBytes>, Option<PyBatch>);
+
+#[pyclass(name = "Engine", module = "gillnet._kernel")]
+pub struct PyEngine(Engine);
+
+#[pymethods]
+impl PyEngine {
+    #[new]
+    fn new(plan: &str) -> PyResult<Self> {
+        let plan = Plan::from_json(plan).map_err(kernel_error)?;
+        Ok(Self(Engine::new(&plan).map_err(kernel_error)?))
+    }
+
+    #[pyo3(signature = (stream, batch, arrival_us, partitions=None))]
+    fn process<'py>(
+        &mut self,
+        py: Python<'py>,
+        stream: &str,
+        batch: &PyBatch,
+        arrival_us: i64,
+        partitions: Option<Vec<i32>>,
+    ) -> PyResult<Processed<'py>> {
+        let engine = &mut self.0;
+        let done = py.detach(|| engine.process(stream, &batch.0, partitions.as_deref(), arrival_us));
+        let done = done.map_err(kernel_error)?;
+        let outcomes: Vec<u8> = done.outcomes.iter().map(|&outcome: &Outcome| outcome as u8).collect();
+        Ok((PyBytes::new(py, &outcomes), done.rows.map(PyBatch)))
+    }
+
+    fn register_partition(&mut self, stream: &str, partition: i32, now_us: i64) -> PyResult<()> {
+        self.0.register_partition(stream, partition, now_us).map_err(kernel_error)
+    }
+
+    fn pass_time(&mut self, now_us: i64) {
+        self.0.pass_time(now_us);
+    }
+
+    fn finish(&mut self, stream: &str) -> PyResult<()> {
+        self.0.finish(stream).map_err(kernel_error)
+    }
+
+    fn closed_sessions(&mut self, py: Python<'_>, most: usize) -> PyResult<Option<PyBatch>> {
+        let engine = &mut self.0;
+        let batch = py.detach(|| engine.closed_sessions(most)).map_err(kernel_error)?;
+        Ok(batch.map(PyBatch))
+    }
+
+    fn watermark(&self, stream: &str) -> PyResult<(Option<i64>, Option<i32>)> {
+        self.0.watermark(stream).map_err(kernel_error)
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let EngineStats { keys, events, bytes, ids, id_bytes, timers, saturated_keys } = self.0.stats();
+        let dict = PyDict::new(py);
+        dict.set_item("keys", keys)?;
+        dict.set_item("events", events)?;
+        dict.set_item("bytes", bytes)?;
+        dict.set_item("ids", ids)?;
+        dict.set_item("id_bytes", id_bytes)?;
+        dict.set_item("timers", timers)?;
+        dict.set_item("saturated_keys", saturated_keys)?;
+        Ok(dict)
+    }
+
+    fn entity_stats(&self) -> Vec<(String, usize, usize, usize)> {
+        self.0.entity_stats()
+    }
+
+    /// Keys of an entity, in no order.
+    fn keys(&self, entity: usize) -> PyResult<Vec<String>> {
+        Ok(self.0.store(entity).map_err(kernel_error)?.keys().map(str::to_owned).collect())
+    }
+
+    fn encode_key<'py>(
+        &self,
+        py: Python<'py>,
+        entity: usize,
+        key: &str,
+        horizon_us: i64,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let bytes = self.0.store(entity).map_err(kernel_error)?.encode_key(key, horizon_us);
+        Ok(bytes.map(|bytes| PyBytes::new(py, &bytes)))
+    }
+
+    fn decode_key(&mut self, entity: usize, key: &str, bytes: &[u8]) -> PyResult<()> {
+        self.0.store_mut(entity).map_err(kernel_error)?.decode_key(key, bytes).map_err(kernel_error)
+    }
+}

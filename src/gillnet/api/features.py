@@ -1,0 +1,251 @@
+"""Features of a stream's events: named aggregates, lookups and row expressions; and the sessions of an entity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from graphlib import CycleError, TopologicalSorter
+
+from gillnet.api.aggregates import Aggregate, Aggregation, bind, session
+from gillnet.api.expressions import Expr
+from gillnet.api.stream import Entity, Stream
+from gillnet.core.errors import DefinitionError
+from gillnet.core.naming import nearest
+from gillnet.core.time import duration_us
+from gillnet.plan.expressions import columns_of
+from gillnet.plan.nodes import AggregateNode, BaselineNode, ExpressionNode, FeatureNode, SessionsNode, StreamNode
+from gillnet.plan.typing import infer
+
+RESERVED = ("score", "decision", "reasons", "model", "revision", "session_start", "session_end")
+"""Names that rows carry anyway."""
+
+Columns = dict[str, tuple[str, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A robust limit that the population itself sets: see `baseline`."""
+
+    of: str
+    quantile: float
+    over: str | timedelta
+    step: str | timedelta
+    min_count: int
+
+
+def baseline(
+    of: str, *, quantile: float = 0.99, over: str | timedelta = "24h", step: str | timedelta = "10m", min_count: int = 100
+) -> Baseline:
+    """Return the streaming ``quantile`` of feature ``of`` over the population's recently closed sessions.
+
+    Parameters
+    ----------
+    of
+        A numeric feature of the same sessions.
+    quantile
+        Between 0 and 1, both excluded; 0.5 is the median.
+    over
+        How far back sessions count, in whole steps before the step that the event lies in: nothing after the event (I6).
+    step
+        How often the limit moves, in event time.
+    min_count
+        Null until so many sessions are in it.
+
+    Notes
+    -----
+    Counted in logarithmic bins with a relative error of at most 1 % (DDSketch, Masson, Rim and Lee, VLDB 2019), about 16 bytes
+    for each bin in use and step.
+    """
+    return Baseline(of, quantile, over, step, min_count)
+
+
+Feature = Aggregate | Expr | Baseline
+
+
+class Features:
+    """The named features of each event of a stream.
+
+    Parameters
+    ----------
+    stream
+        The root stream: one row comes out for each of its events.
+    **features
+        Name to aggregate (of this stream, or of another with ``.at(column)``) or row expression over the stream's columns and
+        other features, in any order.
+
+    Raises
+    ------
+    DefinitionError
+        For a name that is taken, an unknown column, a type that does not fit, another stream's aggregate without ``at``,
+        or expressions that need each other.
+    """
+
+    def __init__(self, stream: Stream, **features: Feature) -> None:
+        self.stream = stream
+        self.sessions: SessionsNode | None = None
+        self.nodes, self.columns, self.others = _lower(stream, features)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features' names, in the order in which they are computed."""
+        return tuple(node.name for node in self.nodes)
+
+    def __repr__(self) -> str:
+        return f"<features of {self.stream.name}: {', '.join(self.names)}>"
+
+
+class Sessions(Features):
+    """The sessions of an entity: a row for each event while a session runs, and one when it has ended.
+
+    Parameters
+    ----------
+    entity
+        Whose sessions, such as ``clicks.by("visitor_id")``.
+    gap
+        A session ends when the key is silent for longer than this.
+    max_length
+        A session is cut where it would last this long, so that its state is bounded.
+    **features
+        Name to aggregation (``gillnet.count()``, over the session), to an aggregate with a window of its own, to a `baseline`,
+        or to a row expression.
+    """
+
+    def __init__(
+        self,
+        entity: Entity,
+        *,
+        gap: str | timedelta,
+        max_length: str | timedelta = "24h",
+        **features: Feature | Aggregation,
+    ) -> None:
+        if entity.key is None:
+            raise DefinitionError(f"sessions of {entity.stream.name}: a session needs a key; start from .by(column).")
+        over = session(gap, max_length=max_length)
+        node, key = entity.stream.node, entity.key
+        bound: dict[str, Feature] = {
+            name: bind(node, key, feature, over, "0s") if isinstance(feature, Aggregation) else feature
+            for name, feature in features.items()
+        }
+        super().__init__(entity.stream, **bound)
+        self.sessions = SessionsNode(key=key, gap_us=over.size_us, max_length_us=over.max_length_us)
+
+
+def _lower(stream: Stream, features: Mapping[str, Feature]) -> tuple[tuple[FeatureNode, ...], Columns, dict[str, StreamNode]]:
+    if not features:
+        raise DefinitionError(f"Features of {stream.name!r}: there is none; give at least one, such as n=card.count(over='1h').")
+    columns: Columns = {name: (dtype.name, dtype.nullable) for name, dtype in stream.schema.items()}
+    others: dict[str, StreamNode] = {}
+    for name in features:
+        _check_name(name, stream)
+    nodes: list[FeatureNode] = []
+    for name in _order(features, columns):
+        feature = features[name]
+        if isinstance(feature, Aggregate):
+            node: FeatureNode = _aggregate(name, feature, stream, others)
+            columns[name] = (feature.type, feature.nullable or feature.lookup is not None or _null_key(feature, stream))
+        elif isinstance(feature, Baseline):
+            node = _baseline(name, feature, columns)
+            columns[name] = ("float64", True)
+        else:
+            value_type, nullable = infer(feature.node, columns, what=f"feature {name!r}")
+            node = ExpressionNode(name=name, type=value_type, expression=feature.node)
+            columns[name] = (value_type, nullable)
+        nodes.append(node)
+    return tuple(nodes), columns, others
+
+
+def _null_key(feature: Aggregate, stream: Stream) -> bool:
+    return feature.key is not None and feature.key in stream.schema and stream.schema[feature.key].nullable
+
+
+def _check_name(name: str, stream: Stream) -> None:
+    if name in stream.schema:
+        raise DefinitionError(f"feature {name!r}: stream {stream.name!r} has a column of that name; choose another.")
+    if name in RESERVED or name.startswith("__"):
+        raise DefinitionError(f"feature {name!r}: that name is kept for Gillnet; choose another.")
+
+
+def _order(features: Mapping[str, Feature], columns: Columns) -> list[str]:
+    """Features in an order in which each comes after those it needs: as written, where that is possible."""
+    needs: dict[str, set[str]] = {}
+    for name, feature in features.items():
+        if isinstance(feature, Expr):
+            used = set(columns_of(feature.node))
+        else:
+            used = {feature.of} if isinstance(feature, Baseline) else set()
+        unknown = used - set(features) - set(columns)
+        if unknown:
+            missing = min(unknown)
+            known = [*columns, *features]
+            raise DefinitionError(f"feature {name!r}: there is no column or feature {missing!r}{nearest(missing, known)}.")
+        needs[name] = used & set(features)
+    try:
+        tuple(TopologicalSorter(needs).static_order())
+    except CycleError as error:
+        circle = " needs ".join(reversed(error.args[1]))
+        raise DefinitionError(f"features: {circle}; a feature cannot need itself. Break the circle at one of them.") from None
+    placed: list[str] = []
+    waiting = list(features)
+    while waiting:
+        ready = next(name for name in waiting if needs[name] <= set(placed))
+        placed.append(ready)
+        waiting.remove(ready)
+    return placed
+
+
+def _aggregate(name: str, feature: Aggregate, root: Stream, others: dict[str, StreamNode]) -> AggregateNode:
+    own = feature.stream.name == root.name
+    if own and feature.stream != root.node:
+        raise DefinitionError(f"feature {name!r}: two different streams are called {root.name!r}; rename one.")
+    if own and feature.lookup is not None:
+        raise DefinitionError(f"feature {name!r}: at({feature.lookup!r}) reads another stream; this one is {root.name!r} itself.")
+    if not own:
+        _check_lookup(name, feature, root)
+        if others.setdefault(feature.stream.name, feature.stream) != feature.stream:
+            raise DefinitionError(f"feature {name!r}: two different streams are called {feature.stream.name!r}; rename one.")
+    return AggregateNode(
+        name=name,
+        type=feature.type,
+        stream=feature.stream.name,
+        key=feature.key,
+        function=feature.function,
+        window=feature.window,
+        input=feature.input,
+        where=feature.where,
+        at=feature.lookup,
+    )
+
+
+def _check_lookup(name: str, feature: Aggregate, root: Stream) -> None:
+    if feature.lookup is None:
+        raise DefinitionError(
+            f"feature {name!r}: it is of stream {feature.stream.name!r}, and the rows are of {root.name!r}; "
+            f"say whose with .at(column), such as .at({feature.key or next(iter(root.schema))!r})."
+        )
+    if feature.key is None:
+        return
+    if feature.lookup not in root.schema:
+        raise DefinitionError(
+            f"feature {name!r}: at({feature.lookup!r}) is not a column of {root.name!r}{nearest(feature.lookup, root.schema)}."
+        )
+    given, wanted = root.schema[feature.lookup].name, feature.stream.schema[feature.key].name
+    if given != wanted:
+        raise DefinitionError(
+            f"feature {name!r}: at({feature.lookup!r}) is {given}, and the key {feature.key!r} of {feature.stream.name!r} is {wanted}."
+        )
+
+
+def _baseline(name: str, feature: Baseline, columns: Columns) -> BaselineNode:
+    place = f"feature {name!r}: baseline"
+    value_type = columns[feature.of][0]
+    if value_type.partition("(")[0] not in ("int64", "float64", "decimal"):
+        raise DefinitionError(f"{place}: {feature.of!r} is {value_type}; it must be a number.")
+    if not 0 < feature.quantile < 1:
+        raise DefinitionError(f"{place}: quantile={feature.quantile} is not between 0 and 1.")
+    over, step = duration_us(feature.over, what=f"{place}: over"), duration_us(feature.step, what=f"{place}: step")
+    if not 0 < step <= over:
+        raise DefinitionError(f"{place}: step={feature.step!r} must be above 0 and at most over={feature.over!r}.")
+    return BaselineNode(
+        name=name, of=feature.of, quantile=feature.quantile, over_us=over, step_us=step, min_count=feature.min_count
+    )

@@ -1,0 +1,113 @@
+"""The plan as text for people: what `gillnet explain` prints, and what golden files hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gillnet.core.time import format_duration
+from gillnet.plan.expressions import Expression, format_expression
+from gillnet.plan.nodes import (
+    AggregateNode,
+    BaselineNode,
+    ExpressionNode,
+    FeatureNode,
+    LatestWindow,
+    PipelinePlan,
+    SessionWindow,
+    SlidingWindow,
+    StreamNode,
+    TumblingWindow,
+    Window,
+)
+
+
+def format_window(window: Window) -> str:
+    """Write a window as a user would."""
+    match window:
+        case SlidingWindow(size_us=size):
+            text = format_duration(size)
+        case TumblingWindow(size_us=size):
+            text = f"tumbling {format_duration(size)}"
+        case LatestWindow(size_us=size):
+            text = f"at most {format_duration(size)}"
+        case SessionWindow(gap_us=gap, max_length_us=longest):
+            text = f"session (gap {format_duration(gap)}, at most {format_duration(longest)})"
+    return f"{text}, delay {format_duration(window.delay_us)}" if window.delay_us else text
+
+
+def describe_aggregate(function: str, value: Expression | None, window: Window | None) -> str:
+    """Write an aggregate in words: ``sum of amount over 5m``."""
+    of = f" of {format_expression(value)}" if value is not None else ""
+    over = f" over {format_window(window)}" if window is not None else ""
+    return f"{function}{of}{over}"
+
+
+def explain(plan: PipelinePlan) -> str:
+    """Return the whole plan as text, ending in a newline."""
+    lines = [f"pipeline {plan.name} (plan version {plan.version})", ""]
+    for stream in plan.streams:
+        lines += _stream(stream, root=stream.name == plan.root)
+    for title, features in _groups(plan):
+        lines += ["", title]
+        width = max(len(feature.name) for feature in features)
+        lines += [f"  {feature.name:<{width}}  {feature.type:<10}  {_feature(feature)}" for feature in features]
+    lines += ["", *_decisions(plan)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _stream(stream: StreamNode, *, root: bool) -> list[str]:
+    role = "one row for each event" if root else "looked up"
+    return [
+        f"stream {stream.name}: {role}; id {stream.id}, event time {stream.event_time}",
+        f"  watermark {format_duration(stream.watermark_delay_us)} behind the newest event of each partition, "
+        f"idle after {format_duration(stream.idle_after_us)}",
+        f"  late up to {format_duration(stream.allowed_lateness_us)}, then too late; "
+        f"at most {format_duration(stream.max_ahead_us)} ahead of its arrival",
+        *(f"  {name}: {dtype.name}{', nullable' if dtype.nullable else ''}" for name, dtype in stream.schema.items()),
+    ]
+
+
+def _groups(plan: PipelinePlan) -> Iterator[tuple[str, list[FeatureNode]]]:
+    """Features by where they are computed: an entity each, then baselines, then row expressions."""
+    groups: dict[str, list[FeatureNode]] = {}
+    for feature in plan.features:
+        groups.setdefault(_place(feature), []).append(feature)
+    order = sorted(groups, key=lambda title: (title.startswith("row"), title.startswith("baselines")))
+    yield from ((title, groups[title]) for title in order)
+
+
+def _place(feature: FeatureNode) -> str:
+    if isinstance(feature, ExpressionNode):
+        return "row expressions"
+    if isinstance(feature, BaselineNode):
+        return "baselines of the population"
+    entity = f"{feature.stream} by {feature.key or 'nothing'}"
+    return f"{entity}, looked up at {feature.at}" if feature.at else entity
+
+
+def _feature(feature: FeatureNode) -> str:
+    if isinstance(feature, ExpressionNode):
+        return format_expression(feature.expression)
+    if isinstance(feature, BaselineNode):
+        over, step = format_duration(feature.over_us), format_duration(feature.step_us)
+        return f"quantile {feature.quantile} of {feature.of} over closed sessions of {over}, in steps of {step}"
+    return _aggregate(feature)
+
+
+def _aggregate(feature: AggregateNode) -> str:
+    where = f" where {format_expression(feature.where)}" if feature.where is not None else ""
+    return describe_aggregate(feature.function, feature.input, feature.window) + where
+
+
+def _decisions(plan: PipelinePlan) -> list[str]:
+    lines = []
+    if plan.sessions:
+        gap, longest = format_duration(plan.sessions.gap_us), format_duration(plan.sessions.max_length_us)
+        lines.append(f"sessions of {plan.sessions.key}: gap {gap}, at most {longest}; one more row when each closes")
+    if plan.model:
+        lines.append(f"model {plan.model.ref}: score from {len(plan.model.features)} features")
+    if plan.policy:
+        lines.append("policy (the first match decides; otherwise allow)")
+        width = max(len(rule.action) for rule in plan.policy)
+        lines += [f"  {rule.action:<{width}}  when {format_expression(rule.when)}  [{rule.reason}]" for rule in plan.policy]
+    return lines
