@@ -30,7 +30,6 @@ SCORE_COLUMN = "score"
 """The Float32 column that scorers append."""
 
 _CHECKED_ROWS = 1_024
-_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 _log = structlog.get_logger(__name__)
 
@@ -199,7 +198,14 @@ def _threshold_rows(model: Model, rows: int) -> Matrix:
         special = np.array([0.0, -0.0, np.nan, np.nan, np.inf, -np.inf], np.float32)
         below, above = np.nextafter(on, -infinity), np.nextafter(on, infinity)
         pool = np.concatenate([on, below, above, np.resize(special, len(on) // 4 + 6)])
-        # Multiplicative hashing of the place: spread like a random draw, without a generator.
         place = np.arange(rows, dtype=np.uint64) * np.uint64(len(thresholds)) + np.uint64(feature + 1)
-        matrix[:, feature] = pool[((place * _MIX) >> np.uint64(33)) % np.uint64(len(pool))]
+        matrix[:, feature] = pool[_mix(place) % np.uint64(len(pool))]
     return matrix
+
+
+def _mix(place: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread counters like random draws, without a generator: the finaliser of SplitMix64."""
+    mixed = place * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

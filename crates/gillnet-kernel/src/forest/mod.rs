@@ -154,10 +154,7 @@ impl Forest {
     fn rows_of(&self, matrix: &[f32]) -> Result<usize> {
         let width = self.feature_names.len();
         if !matrix.len().is_multiple_of(width) {
-            return Err(KernelError::Batch(format!(
-                "{} values do not make rows of {width} features",
-                matrix.len()
-            )));
+            return Err(KernelError::Batch(format!("{} values do not make rows of {width} features", matrix.len())));
         }
         Ok(matrix.len() / width)
     }
