@@ -104,9 +104,18 @@ impl PyForest {
 }
 
 /// Write feature columns of a batch, converted as the forest converts them, into `out`: float32, (rows, columns).
+///
+/// `rows` picks rows by position.
 #[pyfunction]
-pub fn feature_matrix(py: Python<'_>, batch: &PyBatch, columns: Vec<String>, out: PyBuffer<f32>) -> PyResult<()> {
-    let matrix = py.detach(|| forest::feature_matrix(&batch.0, &columns)).map_err(to_py)?;
+#[pyo3(signature = (batch, columns, out, rows=None))]
+pub fn feature_matrix(
+    py: Python<'_>,
+    batch: &PyBatch,
+    columns: Vec<String>,
+    out: PyBuffer<f32>,
+    rows: Option<Vec<usize>>,
+) -> PyResult<()> {
+    let matrix = py.detach(|| forest::feature_matrix(&batch.0, &columns, rows.as_deref())).map_err(to_py)?;
     out.copy_from_slice(py, &matrix)
 }
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gillnet._kernel import Batch
 from gillnet.serving.scorers import Scorer, feature_matrix
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from gillnet._kernel import Batch
     from gillnet.serving.model import Model
 
 
@@ -70,8 +70,7 @@ def explain(scorer: Scorer, batch: Batch, rows: Sequence[int], *, top: int = 3) 
     """
     if not len(rows):
         return []
-    flagged = Batch.from_pyarrow(batch.to_pyarrow().select(scorer.model.feature_names).take(list(rows)))
-    return explain_matrix(scorer, feature_matrix(flagged, scorer.model.feature_names), top=top)
+    return explain_matrix(scorer, feature_matrix(batch, scorer.model.feature_names, rows), top=top)
 
 
 def explain_matrix(scorer: Scorer, matrix: NDArray[np.float32], *, top: int = 3) -> list[list[Reason]]:

@@ -71,4 +71,6 @@ def test_only_the_flagged_rows_of_a_batch_are_explained(scorer, rows):
     batch = Batch.from_pyarrow(pa.record_batch({"id": pa.array([str(i) for i in range(len(rows))]), **columns}))
     assert explain(scorer, batch, []) == []
     assert explain(scorer, batch, [7, 3]) == explain_matrix(scorer, rows[[7, 3]])
+    with pytest.raises(ValueError, match="row 400 is asked of a batch of 400 rows"):
+        explain(scorer, batch, [400])
     assert explain(scorer, batch, np.array([7, 3])) == explain_matrix(scorer, rows[[7, 3]])

@@ -91,25 +91,42 @@ impl Columns {
             blocks.fill_column(feature, values);
         }
     }
+
+    /// Fill up to a chunk of matrix rows with the batch's rows that begin at `start`.
+    fn write(&self, start: usize, matrix: &mut [f32], width: usize) {
+        let mut values = [0.0; CHUNK_ROWS];
+        let values = &mut values[..matrix.len() / width];
+        for (feature, array) in self.arrays.iter().enumerate() {
+            read(array.as_ref(), start, values);
+            for (row, value) in matrix.chunks_exact_mut(width).zip(values.iter()) {
+                row[feature] = *value;
+            }
+        }
+    }
 }
 
 /// Write the columns as a row-major `f32` matrix, with the conversions that the forest itself uses.
 ///
+/// `rows` picks rows by position, in that order; `None` takes all.
+///
 /// # Errors
-/// [`KernelError::Batch`] if a column is missing or is not a number.
-pub fn feature_matrix(batch: &RecordBatch, columns: &[String]) -> Result<Vec<f32>> {
+/// [`KernelError::Batch`] if a column is missing or is not a number, or a row does not exist.
+pub fn feature_matrix(batch: &RecordBatch, columns: &[String], rows: Option<&[usize]>) -> Result<Vec<f32>> {
     let opened = Binding::new(batch.schema_ref(), columns)?.open(batch)?;
-    let (rows, width) = (batch.num_rows(), columns.len());
-    let mut matrix = vec![0.0; rows * width];
-    let mut values = [0.0; CHUNK_ROWS];
-    for start in (0..rows).step_by(CHUNK_ROWS) {
-        let values = &mut values[..CHUNK_ROWS.min(rows - start)];
-        for (feature, array) in opened.arrays.iter().enumerate() {
-            read(array.as_ref(), start, values);
-            for (row, value) in values.iter().enumerate() {
-                matrix[(start + row) * width + feature] = *value;
-            }
+    let width = columns.len();
+    let Some(rows) = rows else {
+        let mut matrix = vec![0.0; batch.num_rows() * width];
+        for (chunk, part) in matrix.chunks_mut(CHUNK_ROWS * width.max(1)).enumerate() {
+            opened.write(chunk * CHUNK_ROWS, part, width);
         }
+        return Ok(matrix);
+    };
+    if let Some(row) = rows.iter().find(|row| **row >= batch.num_rows()) {
+        return Err(KernelError::Batch(format!("row {row} is asked of a batch of {} rows", batch.num_rows())));
+    }
+    let mut matrix = vec![0.0; rows.len() * width];
+    for (row, part) in rows.iter().zip(matrix.chunks_mut(width.max(1))) {
+        opened.write(*row, part, width);
     }
     Ok(matrix)
 }
