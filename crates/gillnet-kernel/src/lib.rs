@@ -11,5 +11,6 @@ pub mod expr;
 pub mod keyed;
 
 pub mod policy;
+pub mod forest;
 
 pub use error::{KernelError, Result};

@@ -3,6 +3,7 @@
 
 mod engine;
 mod policy;
+mod forest;
 
 use arrow::array::RecordBatch;
 use arrow_pyarrow::{FromPyArrow, ToPyArrow};
@@ -47,5 +48,7 @@ fn _kernel(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<PyBatch>()?;
     m.add_class::<engine::PyEngine>()?;
     m.add_class::<policy::PyPolicy>()?;
+    m.add_class::<forest::PyForest>()?;
+    m.add_function(wrap_pyfunction!(forest::feature_matrix, m)?)?;
     Ok(())
 }
