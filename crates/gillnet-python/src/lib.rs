@@ -4,6 +4,7 @@
 mod engine;
 mod policy;
 mod forest;
+mod formats;
 
 use arrow::array::RecordBatch;
 use arrow_pyarrow::{FromPyArrow, ToPyArrow};
@@ -50,5 +51,6 @@ fn _kernel(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<policy::PyPolicy>()?;
     m.add_class::<forest::PyForest>()?;
     m.add_function(wrap_pyfunction!(forest::feature_matrix, m)?)?;
+    formats::register(m)?;
     Ok(())
 }
