@@ -1,0 +1,159 @@
+"""Reads a file as a stream of JSON records."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from gillnet.connectors.files.lines import LineReader
+from gillnet.core.errors import ConfigurationError, SourceError
+from gillnet.core.messages import RawBatch
+from gillnet.core.time import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gillnet.core.schema import Schema
+
+FileFormat = Literal["ndjson", "csv", "parquet"]
+
+_SUFFIXES: dict[str, FileFormat] = {
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".json": "ndjson",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
+
+def format_of(path: str, *, what: str) -> FileFormat:
+    """Tell a file's format from its suffix; ``-`` is NDJSON.
+
+    Raises
+    ------
+    ConfigurationError
+        If the suffix tells nothing.
+    """
+    if path == "-":
+        return "ndjson"
+    suffix = Path(path.removesuffix(".gz")).suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise ConfigurationError(
+            f"{what} {path!r}: its suffix tells no format; use .ndjson, .csv or .parquet "
+            "(.ndjson.gz and .csv.gz are unpacked), or give format=ndjson, csv or parquet."
+        )
+    return _SUFFIXES[suffix]
+
+
+class FileSource:
+    """Read a file once, from its beginning to its end.
+
+    Parameters
+    ----------
+    stream
+        The stream's name in the pipeline.
+    path
+        A file or a named pipe; ``-`` is standard input, which may be live.
+    format
+        None tells it from the suffix.
+    schema
+        The stream's schema. For CSV and Parquet: which columns are text and which are numbers, and the unit of
+        timestamps. Without it a CSV cell that reads as a JSON number is one (an id such as ``12345`` too), and a
+        Parquet timestamp becomes RFC 3339 text.
+    max_record_bytes
+        A longer line is cut there and so becomes malformed, with a warning.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be opened or is not of its format.
+
+    Notes
+    -----
+    NDJSON gives the bytes of each line as they are; memory is one block of 1 MB and the longest line. CSV and Parquet
+    are read in row batches and written as JSON by Arrow's vectorised functions: see `gillnet.connectors.files.tables`
+    for the cost. A file has no committed position: a run that starts again reads it from the beginning.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        path: str | Path,
+        *,
+        format: FileFormat | None = None,  # noqa: A002
+        schema: Schema | None = None,
+        max_record_bytes: int = 64 * 1024 * 1024,
+        clock: Clock | None = None,
+    ) -> None:
+        self.stream = stream
+        self._path = str(path)
+        self._clock = clock or SystemClock()
+        self._closed = False
+        kind = format or format_of(self._path, what="File source")
+        self._lines: LineReader | None = None
+        self._batches: Iterator[list[bytes]] = iter(())
+        self._waiting: deque[bytes] = deque()
+        self._ended = False
+        if kind == "ndjson":
+            self._lines = LineReader(self._path, max_line_bytes=max_record_bytes)
+        elif self._path == "-":
+            raise ConfigurationError(f"File source '-': standard input is read as NDJSON only, not as {kind}.")
+        else:
+            from gillnet.connectors.files.tables import read_csv, read_parquet
+
+            self._batches = (read_csv if kind == "csv" else read_parquet)(self._path, schema)
+            self._fill(1)  # So that a missing or broken file stops the start.
+
+    def __repr__(self) -> str:
+        return f"FileSource(stream={self.stream!r}, path={self._path!r})"
+
+    def poll(self, max_records: int, timeout_s: float) -> RawBatch | None:
+        """Return the next records, up to ``max_records``; None at the end, or when a live input gave none in time."""
+        if self._lines is not None:
+            values = self._lines.take(max_records, timeout_s)
+        else:
+            self._fill(max_records)
+            values = [self._waiting.popleft() for _ in range(min(max_records, len(self._waiting)))]
+        if not values:
+            return None
+        return RawBatch(
+            stream=self.stream,
+            values=values,
+            partitions=[0] * len(values),
+            arrival_time_us=self._clock.now_us(),
+        )
+
+    def _fill(self, records: int) -> None:
+        import pyarrow as pa
+
+        while len(self._waiting) < records and not self._ended:
+            try:
+                batch = next(self._batches, None)
+            except (pa.ArrowException, OSError) as error:
+                text = " ".join(str(error).split())
+                raise SourceError(
+                    f"{self._path}: the file cannot be read: {text}. Check the path and the format."
+                ) from error
+            self._ended = batch is None
+            self._waiting.extend(batch or ())
+
+    def commit(self) -> None:
+        """Do nothing: a file has no committed position."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last record has been given."""
+        return self._lines.finished if self._lines is not None else self._ended and not self._waiting
+
+    @property
+    def lag(self) -> int | None:
+        """Unknown: counting the records would mean reading them."""
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self._closed and self._lines is not None:
+            self._lines.close()
+        self._closed = True

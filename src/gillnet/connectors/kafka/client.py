@@ -1,0 +1,168 @@
+"""What every librdkafka client here shares: settings, readable errors, and whether a broker can be reached.
+
+Secrets in the settings must not reach a message, a log line or a ``repr``; `readable` is the one way from an error of
+librdkafka to text.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+
+from gillnet.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from gillnet.core.time import Clock
+
+Client = TypeVar("Client")
+Settings = Mapping[str, str]
+
+_SECRET_NAME = re.compile(r"password|secret|token|jaas|oauthbearer\.config|ssl\.key(\.pem)?$|private", re.IGNORECASE)
+
+# librdkafka's own log lines go to the logging module, where a host can turn them on; by default Gillnet says what
+# matters.
+librdkafka_log = logging.getLogger("gillnet.librdkafka")
+librdkafka_log.addHandler(logging.NullHandler())
+
+# A broker that comes back should be noticed within about a second; librdkafka's default lets ten pass.
+COMMON_SETTINGS: dict[str, Any] = {
+    "client.id": "gillnet",
+    "reconnect.backoff.ms": 100,
+    "reconnect.backoff.max.ms": 1_000,
+    "allow.auto.create.topics": "false",
+}
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value of the setting ``name`` must never be shown."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def readable(error: object, settings: Settings | None) -> str:
+    """Write an error of librdkafka as text, with the values of secret settings blotted out."""
+    if isinstance(error, KafkaException) and error.args:
+        error = error.args[0]
+    text = error.str() if isinstance(error, KafkaError) else str(error)
+    for name, value in (settings or {}).items():
+        if is_secret(name) and value:
+            text = text.replace(value, "***")
+    return " ".join(text.split()).rstrip(".")
+
+
+def check_settings(settings: Settings | None, *, reserved: Mapping[str, str], what: str) -> dict[str, str]:
+    """Return a copy of the pass-through settings.
+
+    Raises
+    ------
+    ConfigurationError
+        If a setting is one that Gillnet itself must decide; the message says what to use in its place.
+    """
+    for name in settings or {}:
+        if name in reserved:
+            raise ConfigurationError(f"{what}: the setting {name!r} is not passed through: {reserved[name]}.")
+    return dict(settings or {})
+
+
+def make_client(
+    make: Callable[[dict[str, Any]], Client], config: dict[str, Any], *, settings: Settings, what: str
+) -> Client:
+    """Make a librdkafka client from Gillnet's ``config``, which ``settings`` overrides.
+
+    Raises
+    ------
+    ConfigurationError
+        If librdkafka knows no such setting, or refuses a value.
+    """
+    try:
+        return make({**COMMON_SETTINGS, "logger": librdkafka_log, **config, **settings})
+    except (KafkaException, ValueError, TypeError) as error:
+        # "from None": the chained exception would show the values that `readable` keeps out.
+        raise ConfigurationError(
+            f"{what}: librdkafka refuses the settings: {readable(error, settings)}. "
+            "Its settings are listed in librdkafka's CONFIGURATION.md."
+        ) from None
+
+
+class BrokerWatch:
+    """Notices that no broker can be reached, says so once, and says when one is back.
+
+    Given to librdkafka as ``error_cb``; it is called on the thread that polls the client.
+
+    Attributes
+    ----------
+    fatal
+        The error after which the client can do nothing more.
+    reason
+        The last error that librdkafka told, as readable text.
+    """
+
+    def __init__(self, *, topic: str, role: str, settings: Settings, clock: Clock) -> None:
+        self._log = structlog.get_logger("gillnet.kafka").bind(topic=topic, role=role)
+        self._settings = settings
+        self._clock = clock
+        self._away_since_s: float | None = None
+        self.fatal: KafkaError | None = None
+        self.reason = ""
+
+    def __call__(self, error: KafkaError) -> None:
+        """Take an error event of librdkafka."""
+        if error.fatal():
+            self.fatal = error
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # That one only counts the brokers; the cause came before it.
+            self.reason = readable(error, self._settings)
+        elif self._away_since_s is None:
+            self._away_since_s = self._clock.monotonic_s()
+            self._log.warning("broker is away, waiting", reason=self.reason)
+
+    @property
+    def away(self) -> bool:
+        """Whether no broker could be reached when librdkafka last told."""
+        return self._away_since_s is not None
+
+    def seen(self) -> None:
+        """Note that a broker has answered."""
+        if self._away_since_s is not None:
+            self._log.info("broker is back", away_s=round(self._clock.monotonic_s() - self._away_since_s, 1))
+            self._away_since_s = None
+
+
+def check_topic(
+    client: Any,
+    topic: str,
+    *,
+    timeout_s: float,
+    watch: BrokerWatch,
+    settings: Settings,
+    what: str,
+    error_class: type[Exception],
+) -> list[int]:
+    """Ask a broker for the topic's partitions, so that a wrong address or name stops the start and not the run.
+
+    Raises
+    ------
+    SourceError, SinkError
+        As ``error_class`` says: if no broker answers within ``timeout_s``, or it knows no such topic.
+    """
+    try:
+        metadata = client.list_topics(topic, timeout=timeout_s)
+    except KafkaException as error:
+        client.poll(0)  # Serves error_cb, which knows the cause (refused, not resolved, wrong password, ...).
+        reason = watch.reason or readable(error, settings)
+        raise error_class(
+            f"{what}: no broker answered within {timeout_s:g} s: {reason}. "
+            "Check the address and, for TLS or SASL, the settings; `gillnet kafka` starts a local broker."
+        ) from None
+    told = metadata.topics[topic].error
+    if told is not None and told.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+        raise error_class(
+            f"{what}: the topic does not exist. Correct its name, or create it "
+            "(gillnet.connectors.kafka.ensure_topics, or kafka-topics --create)."
+        )
+    if told is not None and not told.retriable():
+        raise error_class(f"{what}: {readable(told, settings)}.")
+    return sorted(metadata.topics[topic].partitions)

@@ -1,0 +1,101 @@
+"""Creates topics, and waits until they can be written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+from gillnet.connectors.kafka.client import Settings, check_settings, make_client, readable
+from gillnet.core.errors import ConfigurationError
+from gillnet.core.time import Clock, SystemClock
+
+
+def ensure_topics(
+    topics: Sequence[str] | Mapping[str, int],
+    *,
+    bootstrap_servers: str,
+    partitions: int = 4,
+    replication_factor: int = -1,
+    config: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
+    timeout_s: float = 30.0,
+    clock: Clock | None = None,
+) -> list[str]:
+    """Create the topics that do not exist yet, and return when each of their partitions has a leader.
+
+    Parameters
+    ----------
+    topics
+        Names; or a mapping of name to number of partitions.
+    bootstrap_servers
+        ``host:port``, several with commas.
+    partitions
+        Of a topic that is given without a number. A topic that exists keeps its own.
+    replication_factor
+        -1 takes the broker's default.
+    config
+        Topic settings, such as ``{"max.message.bytes": "16777216"}``; for the topics that are created.
+    settings
+        librdkafka's settings (TLS, SASL).
+    timeout_s
+        The longest wait, in seconds.
+
+    Returns
+    -------
+    list of str
+        The topics that were created.
+
+    Raises
+    ------
+    ConfigurationError
+        If the broker refuses (authorization, a bad name or setting) or does not answer in time.
+    """
+    clock = clock or SystemClock()
+    what = f"Kafka topics at {bootstrap_servers}"
+    passed = check_settings(settings, reserved={"bootstrap.servers": "give bootstrap_servers"}, what=what)
+    admin = make_client(AdminClient, {"bootstrap.servers": bootstrap_servers}, settings=passed, what=what)
+    wanted = dict(topics) if isinstance(topics, Mapping) else dict.fromkeys(topics, partitions)
+    new = [
+        NewTopic(name, num_partitions=count, replication_factor=replication_factor, config=dict(config or {}))
+        for name, count in wanted.items()
+    ]
+    created = [
+        name
+        for name, future in admin.create_topics(new, operation_timeout=timeout_s, request_timeout=timeout_s).items()
+        if _was_created(name, future, what=what, settings=passed)
+    ]
+    deadline_s = clock.monotonic_s() + timeout_s
+    while missing := _without_leader(admin, wanted):
+        if clock.monotonic_s() > deadline_s:
+            raise ConfigurationError(
+                f"{what}: no leader after {timeout_s:g} s for {', '.join(missing)}; is the broker well?"
+            )
+        clock.sleep(0.02)
+    return created
+
+
+def _was_created(name: str, future: Any, *, what: str, settings: Settings) -> bool:
+    try:
+        future.result()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False
+        raise ConfigurationError(f"{what}: {name!r} cannot be created: {readable(error, settings)}.") from None
+    return True
+
+
+def _without_leader(admin: Any, wanted: Mapping[str, int]) -> list[str]:
+    try:
+        known = admin.list_topics(timeout=2.0).topics
+    except KafkaException:
+        return list(wanted)
+    return [
+        name
+        for name in wanted
+        if name not in known
+        or not known[name].partitions
+        or any(partition.leader < 0 for partition in known[name].partitions.values())
+    ]

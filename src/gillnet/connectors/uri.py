@@ -1,0 +1,284 @@
+"""Opens sources and sinks by URI, as the command line and configuration files name them.
+
+==============================================  =================================================================
+``kafka://host:port/topic?group=g&start=latest``  Kafka; several hosts with commas; see `KafkaSource` for the parameters
+``file:///a/b.ndjson``, ``a/b.csv.gz``           a file; ``?format=csv``, for a sink ``?mode=overwrite``
+``-``                                            standard input or output, NDJSON
+``memory:``                                      a sink that keeps its records (a source is made in Python)
+==============================================  =================================================================
+
+Other schemes, such as ``simulator:``, come from the layer above through ``schemes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from gillnet.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from gillnet.core.ports import Sink, Source
+    from gillnet.core.schema import Schema
+    from gillnet.core.time import Clock
+
+Settings = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectorUri:
+    """A URI in its parts: scheme, what stands for the host, path, and parameters."""
+
+    text: str
+    scheme: str
+    address: str
+    path: str
+    parameters: dict[str, str]
+
+
+class SourceFactory(Protocol):
+    """Opens a source of one scheme."""
+
+    def __call__(
+        self, uri: ConnectorUri, *, stream: str, schema: Schema | None, settings: Settings | None, clock: Clock | None
+    ) -> Source:
+        """Return the opened source."""
+        ...
+
+
+class SinkFactory(Protocol):
+    """Opens a sink of one scheme."""
+
+    def __call__(self, uri: ConnectorUri, *, settings: Settings | None, clock: Clock | None) -> Sink:
+        """Return the opened sink."""
+        ...
+
+
+def open_source(
+    uri: str,
+    *,
+    stream: str,
+    schema: Schema | None = None,
+    settings: Settings | None = None,
+    clock: Clock | None = None,
+    schemes: Mapping[str, SourceFactory] | None = None,
+) -> Source:
+    """Open the source that a URI names.
+
+    Parameters
+    ----------
+    uri
+        See the table at the top of this module.
+    stream
+        The stream's name in the pipeline.
+    schema
+        The stream's schema; CSV and Parquet files need it to tell text from numbers.
+    settings
+        Passed through to the connector: librdkafka's settings for Kafka. Passwords belong here and not into the URI.
+    schemes
+        More schemes, by name; they come before the built-in ones.
+
+    Raises
+    ------
+    ConfigurationError
+        If the URI is wrong; the message shows a right one.
+    SourceError
+        If the source cannot be opened.
+    """
+    parsed = parse_uri(uri, what="Source")
+    factory = _choose({**_SOURCES, **(schemes or {})}, parsed, what="Source")
+    source: Source = factory(parsed, stream=stream, schema=schema, settings=settings, clock=clock)
+    return source
+
+
+def open_sink(
+    uri: str,
+    *,
+    settings: Settings | None = None,
+    clock: Clock | None = None,
+    schemes: Mapping[str, SinkFactory] | None = None,
+) -> Sink:
+    """Open the sink that a URI names; see `open_source`.
+
+    Raises
+    ------
+    ConfigurationError
+        If the URI is wrong; the message shows a right one.
+    SinkError
+        If the sink cannot be opened.
+    """
+    parsed = parse_uri(uri, what="Sink")
+    factory = _choose({**_SINKS, **(schemes or {})}, parsed, what="Sink")
+    sink: Sink = factory(parsed, settings=settings, clock=clock)
+    return sink
+
+
+def parse_uri(uri: str, *, what: str) -> ConnectorUri:
+    """Take a URI apart. A text without a scheme is a file's path.
+
+    Raises
+    ------
+    ConfigurationError
+        If it holds a user or password, or its parameters cannot be read.
+    """
+    if not uri:
+        raise ConfigurationError(
+            f"{what}: the URI is empty; write one such as kafka://localhost:9092/payments or a file's path."
+        )
+    scheme, colon, _ = uri.partition(":")
+    if not colon or not scheme.isidentifier() or len(scheme) == 1:
+        path, _, query = uri.partition("?")
+        return ConnectorUri(
+            text=uri, scheme="file", address="", path=path, parameters=_parameters(query, what=what, uri=uri)
+        )
+    parts = urlsplit(uri)
+    if "@" in parts.netloc:
+        raise ConfigurationError(
+            f"{what} {scheme}://...: a URI must not hold a user or password, since logs and process lists show it; "
+            "give them as settings (sasl.username, sasl.password)."
+        )
+    return ConnectorUri(
+        text=uri,
+        scheme=parts.scheme,
+        address=parts.netloc,
+        path=unquote(parts.path),
+        parameters=_parameters(parts.query, what=what, uri=uri),
+    )
+
+
+def _parameters(query: str, *, what: str, uri: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError as error:
+        raise ConfigurationError(f"{what} {uri!r}: write parameters as ?name=value&name=value.") from error
+    return dict(pairs)
+
+
+def _choose(factories: Mapping[str, Any], uri: ConnectorUri, *, what: str) -> Any:
+    if uri.scheme in factories:
+        return factories[uri.scheme]
+    near = get_close_matches(uri.scheme, factories, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigurationError(
+        f"{what} {uri.text!r}: the scheme {uri.scheme!r} is unknown; {hint}"
+        f"There are {', '.join(sorted(factories))}, plain paths and '-'."
+    )
+
+
+def _check_known(uri: ConnectorUri, known: Mapping[str, str], *, what: str) -> None:
+    for name in uri.parameters:
+        if name not in known:
+            told = "; ".join(f"{key} ({meaning})" for key, meaning in known.items()) or "none"
+            raise ConfigurationError(f"{what} {uri.text!r}: the parameter {name!r} is unknown; there are: {told}.")
+
+
+def _kafka_address(uri: ConnectorUri, *, what: str) -> tuple[str, str]:
+    topic = uri.path.strip("/")
+    example = "kafka://localhost:9092/payments"
+    if not uri.address:
+        raise ConfigurationError(f"{what} {uri.text!r}: the broker's address is missing; write it as {example}.")
+    if not topic or "/" in topic:
+        problem = "the topic is missing" if not topic else f"{topic!r} is not one topic"
+        raise ConfigurationError(f"{what} {uri.text!r}: {problem}; write it after the address, as {example}.")
+    return uri.address, topic
+
+
+def _need_kafka(*, what: str) -> Any:
+    try:
+        from gillnet.connectors import kafka
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{what}: the Kafka client is not installed; run `pip install 'gillnet[kafka]'`."
+        ) from error
+    return kafka
+
+
+def _kafka_source(
+    uri: ConnectorUri,
+    *,
+    stream: str,
+    schema: Schema | None,  # noqa: ARG001
+    settings: Settings | None,
+    clock: Clock | None,
+) -> Source:
+    servers, topic = _kafka_address(uri, what="Source")
+    known = {"group": "consumer group", "start": "committed, earliest or latest", "until_end": "true or false"}
+    _check_known(uri, known, what="Source")
+    until_end = uri.parameters.get("until_end", "false")
+    if until_end not in ("true", "false"):
+        raise ConfigurationError(f"Source {uri.text!r}: until_end={until_end!r} is neither true nor false.")
+    source: Source = _need_kafka(what="Source").KafkaSource(
+        stream=stream,
+        topic=topic,
+        bootstrap_servers=servers,
+        group=uri.parameters.get("group", "gillnet"),
+        start=uri.parameters.get("start", "committed"),
+        until_end=until_end == "true",
+        settings=settings,
+        clock=clock,
+    )
+    return source
+
+
+def _kafka_sink(uri: ConnectorUri, *, settings: Settings | None, clock: Clock | None) -> Sink:
+    servers, topic = _kafka_address(uri, what="Sink")
+    _check_known(uri, {}, what="Sink")
+    sink: Sink = _need_kafka(what="Sink").KafkaSink(
+        topic=topic, bootstrap_servers=servers, settings=settings, clock=clock
+    )
+    return sink
+
+
+def _file_path(uri: ConnectorUri, *, what: str) -> str:
+    if uri.address not in ("", "localhost") or not uri.path:
+        raise ConfigurationError(
+            f"{what} {uri.text!r}: write a file as file:///directory/file.ndjson (three slashes), or its path."
+        )
+    return uri.path
+
+
+def _file_source(
+    uri: ConnectorUri,
+    *,
+    stream: str,
+    schema: Schema | None,
+    settings: Settings | None,  # noqa: ARG001
+    clock: Clock | None,
+) -> Source:
+    from gillnet.connectors.files import FileSource
+
+    _check_known(uri, {"format": "ndjson, csv or parquet"}, what="Source")
+    kind = uri.parameters.get("format")
+    if kind not in (None, "ndjson", "csv", "parquet"):
+        raise ConfigurationError(f"Source {uri.text!r}: format={kind!r} is unknown; use ndjson, csv or parquet.")
+    return FileSource(stream, _file_path(uri, what="Source"), format=kind, schema=schema, clock=clock)  # type: ignore[arg-type]
+
+
+def _file_sink(uri: ConnectorUri, *, settings: Settings | None, clock: Clock | None) -> Sink:  # noqa: ARG001
+    from gillnet.connectors.files import FileSink
+
+    _check_known(uri, {"mode": "append or overwrite"}, what="Sink")
+    path = _file_path(uri, what="Sink")
+    if path.endswith((".csv", ".parquet")):
+        raise ConfigurationError(f"Sink {uri.text!r}: a file is written as NDJSON only; name it .ndjson or .ndjson.gz.")
+    return FileSink(path, mode=uri.parameters.get("mode", "append"))  # type: ignore[arg-type]
+
+
+def _memory_source(uri: ConnectorUri, **_: object) -> Source:
+    raise ConfigurationError(
+        f"Source {uri.text!r}: a source in memory needs its values; make it in Python: "
+        "gillnet.connectors.memory.MemorySource(stream, values)."
+    )
+
+
+def _memory_sink(uri: ConnectorUri, *, settings: Settings | None, clock: Clock | None) -> Sink:  # noqa: ARG001
+    from gillnet.connectors.memory import MemorySink
+
+    return MemorySink()
+
+
+_SOURCES: dict[str, SourceFactory] = {"kafka": _kafka_source, "file": _file_source, "memory": _memory_source}
+_SINKS: dict[str, SinkFactory] = {"kafka": _kafka_sink, "file": _file_sink, "memory": _memory_sink}
