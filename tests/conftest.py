@@ -1,1 +1,30 @@
 """Fixtures that several suites share."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gillnet.connectors.local_kafka import LocalKafka
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[LocalKafka]:
+    """A real broker, one for the whole session. Tests that use it are marked ``kafka``."""
+    with LocalKafka() as broker:
+        yield broker
+
+
+@pytest.fixture
+def topic(kafka: LocalKafka, request: pytest.FixtureRequest) -> str:
+    """A fresh topic of four partitions, named after the test."""
+    from gillnet.connectors.kafka import ensure_topics
+
+    name = re.sub(r"[^a-zA-Z0-9_.-]", "-", request.node.name)
+    assert ensure_topics([name], bootstrap_servers=kafka.bootstrap_servers) == [name]
+    return name

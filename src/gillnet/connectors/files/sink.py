@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 WriteMode = Literal["append", "overwrite"]
 
 _NEWLINE = 0x0A
+_MEMBER_BYTES = 1 << 20
 
 
 class FileSink:
@@ -53,6 +54,8 @@ class FileSink:
             raise ConfigurationError(f"File sink {str(path)!r}: mode={mode!r} is unknown; use 'append' or 'overwrite'.")
         self._path = str(path)
         self._closed = False
+        self._packs = self._path.endswith(".gz")
+        self._unpacked = bytearray()
         self._file: BinaryIO = sys.stdout.buffer if self._path == "-" else self._open(mode)
 
     def __repr__(self) -> str:
@@ -61,10 +64,8 @@ class FileSink:
     def _open(self, mode: WriteMode) -> BinaryIO:
         flags = "ab" if mode == "append" else "wb"
         try:
-            if self._path.endswith(".gz"):
-                return cast("BinaryIO", gzip.GzipFile(self._path, flags))
             file = cast("BinaryIO", Path(self._path).open(flags))  # noqa: SIM115
-            if mode == "append" and _is_torn(self._path):
+            if mode == "append" and not self._packs and _is_torn(self._path):
                 file.write(b"\n")
         except OSError as error:
             raise SinkError(
@@ -83,6 +84,19 @@ class FileSink:
         self._put(b"".join(msgspec.json.encode(_as_json(record)) + b"\n" for record in records))
 
     def _put(self, data: bytes) -> None:
+        if self._packs:
+            self._unpacked += data
+            if len(self._unpacked) >= _MEMBER_BYTES:
+                self._pack()
+        else:
+            self._to_file(data)
+
+    def _pack(self) -> None:
+        # Whole gzip members only: they may be joined, and what is flushed can be read whatever happens afterwards.
+        self._to_file(gzip.compress(self._unpacked, mtime=0))
+        self._unpacked.clear()
+
+    def _to_file(self, data: bytes) -> None:
         try:
             self._file.write(data)
         except OSError as error:
@@ -90,6 +104,8 @@ class FileSink:
 
     def flush(self) -> None:
         """Return when everything is on disk."""
+        if self._unpacked:
+            self._pack()
         try:
             self._file.flush()
             if self._path != "-":

@@ -9,7 +9,9 @@ A row becomes ``{"name":cell,...}``. Cells that are null are left out of nothing
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -18,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
+from gillnet.core.errors import SourceError
 from gillnet.core.schema import DataType, Schema, String, Timestamp
 
 if TYPE_CHECKING:
@@ -35,8 +38,9 @@ def read_csv(path: str, schema: Schema | None) -> Iterator[list[bytes]]:
     A row with too many or too few cells is yielded as its own text, which no decoder accepts: so it is counted and
     kept.
     """
-    with _open(path) as file:
-        names = _column_names(file)
+    names = _column_names(path)
+    if not names:
+        return
     bad_rows: list[bytes] = []
 
     def keep_bad_row(row: Any) -> str:
@@ -81,9 +85,17 @@ def _open(path: str) -> BinaryIO:
     return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
 
 
-def _column_names(file: BinaryIO) -> list[str]:
-    header = pa_csv.open_csv(file, read_options=pa_csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES))
-    return list(header.schema.names)
+def _column_names(path: str) -> list[str]:
+    """Read the header line; none for an empty file."""
+    with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        try:
+            names = next(csv.reader(text), [])
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{path}: the header line is not UTF-8; save the file as UTF-8.") from error
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SourceError(f"{path}: the header names the column {twice!r} twice; rename one.")
+    return names
 
 
 def _type_of(schema: Schema | None, name: str) -> DataType | None:
