@@ -4,5 +4,6 @@
 //! draws no random number and does no input or output, so that every runtime can host it and a run can be replayed.
 
 pub mod error;
+pub mod expr;
 
 pub use error::{KernelError, Result};

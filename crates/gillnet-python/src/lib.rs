@@ -1,6 +1,8 @@
 //! The Python skin: every entry into Rust is here. No logic; the GIL is released around the kernel's work,
 //! and the kernel's errors become `ValueError`s, which `gillnet.operators` maps to the named errors of `gillnet.core`.
 
+mod expression;
+
 use arrow::array::RecordBatch;
 use arrow_pyarrow::{FromPyArrow, ToPyArrow};
 use pyo3::prelude::*;
@@ -37,5 +39,6 @@ impl PyBatch {
 fn _kernel(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add_class::<PyBatch>()?;
+    expression::register(m)?;
     Ok(())
 }
