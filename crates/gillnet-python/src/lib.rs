@@ -5,6 +5,7 @@ mod engine;
 mod policy;
 mod forest;
 mod formats;
+mod expression;
 
 use arrow::array::RecordBatch;
 use arrow_pyarrow::{FromPyArrow, ToPyArrow};
@@ -52,5 +53,6 @@ fn _kernel(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<forest::PyForest>()?;
     m.add_function(wrap_pyfunction!(forest::feature_matrix, m)?)?;
     formats::register(m)?;
+    expression::register(m)?;
     Ok(())
 }

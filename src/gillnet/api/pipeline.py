@@ -9,7 +9,7 @@ from gillnet.api.expressions import Expr
 from gillnet.api.features import Features
 from gillnet.core.errors import DefinitionError
 from gillnet.core.naming import nearest
-from gillnet.plan.expressions import format_expression
+from gillnet.plan.format import format_expression
 from gillnet.plan.nodes import Action, ModelNode, PipelinePlan, RuleNode
 from gillnet.plan.typing import infer
 

@@ -198,9 +198,13 @@ def _check_column(name: str, dtype: object) -> None:
             f"Schema column {name!r}: {dtype!r} is not a type; write one such as gillnet.String() or gillnet.Decimal(2)."
         )
     if name.startswith("__"):
-        raise DefinitionError(f"Schema column {name!r}: names that start with '__' are kept for Gillnet; choose another.")
+        raise DefinitionError(
+            f"Schema column {name!r}: names that start with '__' are kept for Gillnet; choose another."
+        )
     if isinstance(dtype, Timestamp) and dtype.unit not in ("s", "ms", "us", "rfc3339"):
-        raise DefinitionError(f"Schema column {name!r}: unit {dtype.unit!r} is unknown; use 's', 'ms', 'us' or 'rfc3339'.")
+        raise DefinitionError(
+            f"Schema column {name!r}: unit {dtype.unit!r} is unknown; use 's', 'ms', 'us' or 'rfc3339'."
+        )
     if isinstance(dtype, Decimal):
         if not 0 <= dtype.scale <= 18:
             raise DefinitionError(f"Schema column {name!r}: scale {dtype.scale} is outside 0 to 18.")

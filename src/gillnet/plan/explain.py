@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gillnet.core.time import format_duration
-from gillnet.plan.expressions import Expression, format_expression
+from gillnet.plan.expressions import Node
+from gillnet.plan.format import format_expression
 from gillnet.plan.nodes import (
     AggregateNode,
     BaselineNode,
@@ -35,7 +36,7 @@ def format_window(window: Window) -> str:
     return f"{text}, delay {format_duration(window.delay_us)}" if window.delay_us else text
 
 
-def describe_aggregate(function: str, value: Expression | None, window: Window | None) -> str:
+def describe_aggregate(function: str, value: Node | None, window: Window | None) -> str:
     """Write an aggregate in words: ``sum of amount over 5m``."""
     of = f" of {format_expression(value)}" if value is not None else ""
     over = f" over {format_window(window)}" if window is not None else ""

@@ -7,12 +7,10 @@ A definition lowers to one `PipelinePlan`. Every runtime reads this and only thi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from gillnet.core.schema import Schema
-
-if TYPE_CHECKING:
-    from gillnet.plan.expressions import Expression
+from gillnet.plan.expressions import Node
 
 PLAN_VERSION = 1
 
@@ -104,8 +102,8 @@ class AggregateNode:
     key: str | None
     function: FunctionName
     window: Window
-    input: Expression | None = None
-    where: Expression | None = None
+    input: Node | None = None
+    where: Node | None = None
     at: str | None = None
 
 
@@ -115,7 +113,7 @@ class ExpressionNode:
 
     name: str
     type: str
-    expression: Expression
+    expression: Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +154,7 @@ class RuleNode:
     """An action, and when it applies; ``reason`` is the code that the decision carries."""
 
     action: Action
-    when: Expression
+    when: Node
     reason: str
 
 

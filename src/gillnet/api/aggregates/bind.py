@@ -9,7 +9,8 @@ from gillnet.api.aggregates.windows import WindowSpec, window_node
 from gillnet.api.expressions import Expr, col
 from gillnet.core.errors import DefinitionError
 from gillnet.plan.explain import describe_aggregate as describe
-from gillnet.plan.expressions import Expression, format_expression
+from gillnet.plan.expressions import Node
+from gillnet.plan.format import format_expression
 from gillnet.plan.nodes import FunctionName, StreamNode, Window
 from gillnet.plan.typing import infer
 
@@ -54,8 +55,8 @@ class Aggregate:
     window: Window
     type: str
     nullable: bool
-    input: Expression | None
-    where: Expression | None
+    input: Node | None
+    where: Node | None
     lookup: str | None = None
 
     def at(self, column: str) -> Aggregate:
@@ -109,13 +110,13 @@ def bind(
     return Aggregate(stream, key, function, window, result, nullable, value, where)
 
 
-def _expression(value: str | Expr | None) -> Expression | None:
+def _expression(value: str | Expr | None) -> Node | None:
     if value is None:
         return None
     return (col(value) if isinstance(value, str) else value).node
 
 
-def _check_input(place: str, function: str, value: Expression, value_type: str) -> None:
+def _check_input(place: str, function: str, value: Node, value_type: str) -> None:
     allowed = INPUT_TYPES[function]
     if value_type.partition("(")[0] not in allowed:
         raise DefinitionError(
