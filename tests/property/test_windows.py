@@ -71,7 +71,7 @@ floats = st.one_of(
 
 @st.composite
 def event_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
-    count = draw(st.integers(1, 140))
+    count = draw(st.integers(1, 100))
     ids = draw(st.permutations([f"e{number:04d}" for number in range(count)]))
     spread = draw(st.sampled_from([5, 60, 1_000]))
     step = draw(st.sampled_from([1, 100_000, SECOND]))

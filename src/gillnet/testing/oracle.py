@@ -171,7 +171,7 @@ def _rounded(total: Fraction | int, count: int) -> float:
     try:
         return float(Fraction(total) / count)
     except OverflowError:
-        return math.copysign(math.inf, total)
+        return math.inf if total > 0 else -math.inf
 
 
 def _variance(values: Sequence[Fraction]) -> Fraction | None:
