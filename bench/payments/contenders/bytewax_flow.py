@@ -18,7 +18,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import StatefulSourcePartition
 from bytewax.run import cli_main
 
-from bench.payments.contenders.card_state import CardState, Payment
+from bench.payments.contenders.card_state import CardState, Payment, Scored
 from bench.payments.contract import FEATURES, Job, Meter, announce_ready, decide, parse_job
 
 Featured = tuple[str, tuple[str, tuple[float, ...]]]
@@ -87,7 +87,7 @@ def build(job: Job, meter: Meter) -> Dataflow:
         matrix = np.array([features for _, (_, features) in batch], dtype=np.float32).reshape(-1, len(FEATURES))
         scores = booster.inplace_predict(matrix, validate_features=False).tolist()
         return [
-            KafkaSinkMessage(card.encode(), encode({"tx_id": tx_id, "score": score, "decision": decide(score)}))
+            KafkaSinkMessage(card.encode(), encode(Scored(tx_id, score, decide(score))))
             for (card, (tx_id, _)), score in zip(batch, scores, strict=True)
         ]
 

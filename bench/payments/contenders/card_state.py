@@ -1,4 +1,4 @@
-"""Per-card state in plain Python, as the hand-written loop and the Bytewax flow keep it.
+"""Records and per-card state in plain Python, as the hand-written loop and the Bytewax flow keep it.
 
 Amounts are summed as integer cents: running float sums that also subtract would drift away from the right answer.
 """
@@ -23,6 +23,14 @@ class Payment(msgspec.Struct, gc=False):
     card_id: str
     amount: float
     status: str
+
+
+class Scored(msgspec.Struct, gc=False):
+    """One output record."""
+
+    tx_id: str
+    score: float
+    decision: str
 
 
 class CardState:
