@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.payments import topics
-from bench.payments.broker import Broker
+from bench.payments.broker import Broker, exit_on_sigterm
 from bench.payments.contenders.registry import contenders_named, names
 from bench.payments.contract import Job
 from bench.payments.inputs import ensure_model
@@ -169,6 +169,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """Measure the named contenders at the named rates and print the table."""
+    exit_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--contenders", nargs="+", default=names(), help=f"of: {', '.join(names())}, or NAME=COMMAND")
     parser.add_argument("--event-rate", type=float, default=Workload().event_rate_per_s, help="events/s of event time")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.payments import topics
-from bench.payments.broker import Broker
+from bench.payments.broker import Broker, exit_on_sigterm
 from bench.payments.check import Comparison, compare
 from bench.payments.contenders.registry import HANDWRITTEN, contenders_named, names
 from bench.payments.contract import Job
@@ -181,6 +181,7 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> None:
     """Run everything, print the tables, write the JSON."""
+    exit_on_sigterm()
     options = parse_options()
     contenders = contenders_named(options.contenders)
     workload = Workload(events=options.events, event_rate_per_s=options.event_rate)
