@@ -63,10 +63,18 @@ class Broker:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         self._home = cache / "gillnet" / f"bench-kafka-{KAFKA_VERSION}"
         self._process: subprocess.Popen[bytes] | None = None
-        self._work = Path()
+        self._work: Path | None = None
         self.bootstrap = ""
 
     def __enter__(self) -> Broker:
+        try:
+            self._start()
+        except BaseException:  # An interrupted start must leave nothing behind either: there is no __exit__ for it.
+            self._stop()
+            raise
+        return self
+
+    def _start(self) -> None:
         classpath = f"{_jars(self._home)}/*"
         self._work = Path(tempfile.mkdtemp(prefix="data-", dir=self._home))
         port, controller_port = _free_ports(2)
@@ -85,8 +93,7 @@ class Broker:
             self._process = subprocess.Popen(
                 ["java", *options, "-cp", classpath, "kafka.Kafka", properties], stdout=log, stderr=log
             )
-        self._wait_for_port(port)
-        return self
+        self._wait_for_port(port, self._work / "broker.log")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -109,20 +116,18 @@ class Broker:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        shutil.rmtree(self._work, ignore_errors=True)
+        if self._work is not None:
+            shutil.rmtree(self._work, ignore_errors=True)
 
-    def _wait_for_port(self, port: int) -> None:
+    def _wait_for_port(self, port: int, log: Path) -> None:
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline_s and self._process is not None and self._process.poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
             time.sleep(0.1)
-        log = (self._work / "broker.log").read_text(encoding="utf-8", errors="replace")
-        self._stop()
-        raise RuntimeError(
-            f"The Kafka broker did not start within {_START_TIMEOUT_S:.0f} s. Its log ends:\n{log[-2_000:]}"
-        )
+        tail = log.read_text(encoding="utf-8", errors="replace")[-2_000:]
+        raise RuntimeError(f"The Kafka broker did not start within {_START_TIMEOUT_S:.0f} s. Its log ends:\n{tail}")
 
 
 def _jars(home: Path) -> Path:
