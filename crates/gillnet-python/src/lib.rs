@@ -13,6 +13,7 @@ use arrow::array::{make_array, Array, ArrayData, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{Field, Schema};
 use arrow_pyarrow::{FromPyArrow, ToPyArrow};
+use gillnet_kernel::engine::plan::arrow_type;
 use pyo3::prelude::*;
 
 /// A kernel error as the `ValueError` that `gillnet.operators` maps to a named error.
@@ -46,6 +47,20 @@ impl PyBatch {
         columns.push(array);
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns);
         Ok(Self(batch.map_err(|error| kernel_error(error.into()))?))
+    }
+
+    /// The batch with one column cast to another value type.
+    fn cast_column(&self, name: &str, value_type: &str) -> PyResult<Self> {
+        let cast = || {
+            let index = self.0.schema().index_of(name)?;
+            let mut fields = self.0.schema().fields().to_vec();
+            let mut columns = self.0.columns().to_vec();
+            columns[index] = arrow::compute::cast(&columns[index], &arrow_type(value_type)?)?;
+            fields[index] =
+                Arc::new(Field::new(name, columns[index].data_type().clone(), fields[index].is_nullable()));
+            Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+        };
+        cast().map(Self).map_err(kernel_error)
     }
 
     /// The rows at these positions, in their order.
