@@ -54,7 +54,7 @@ impl PyExpression {
         array.to_data().to_pyarrow(py)
     }
 
-    /// The time of one evaluation in nanoseconds times `repeats`, without the way from and to Python; for `bench/`.
+    /// Evaluate again and again and drop the results, so that `bench/` times the kernel without the way to Python.
     fn repeat(&self, py: Python<'_>, batch: &PyBatch, repeats: usize) -> PyResult<()> {
         py.detach(|| (0..repeats).try_for_each(|_| self.0.evaluate(&batch.0).map(drop))).map_err(value_error)
     }

@@ -44,12 +44,14 @@ def _written(node: Node) -> tuple[str, int]:
             return text, _UNARY if text.startswith("-") else _ATOM
         case Case(branches, otherwise):
             text = "".join(
-                f"{'.' if i else ''}when({_operand(condition)}).then({_operand(value)})"
+                f"{'.' if i else ''}when({_operand(condition)}).then({_column_or_value(value)})"
                 for i, (condition, value) in enumerate(branches)
             )
-            return f"{text}.otherwise({_operand(otherwise)})", _ATOM
+            return f"{text}.otherwise({_column_or_value(otherwise)})", _ATOM
         case Call(name, args):
-            function = FUNCTIONS[name]
+            function = FUNCTIONS.get(name)
+            if function is None:
+                return f"{name}({', '.join(map(_operand, args))})", _ATOM
             return _infix(function.operator, args) if function.operator else _method(function, args)
 
 
@@ -59,7 +61,7 @@ def _infix(operator: str, args: tuple[Node, ...]) -> tuple[str, int]:
     left_strength = strength + 1 if strength in (0, 6) else strength
     parts = [_parenthesised(args[0], left_strength), *(_parenthesised(arg, strength + 1) for arg in args[1:])]
     # Python turns a comparison round where a plain value is on its left, and computes two plain values itself.
-    if isinstance(args[0], Literal) and (strength == 0 or all(isinstance(arg, Literal) for arg in args)):
+    if isinstance(args[0], Literal) and (strength == 0 or isinstance(args[1], Literal)):
         parts[0] = f"lit({parts[0]})"
     return f" {operator} ".join(parts), strength
 
@@ -73,7 +75,8 @@ def _method(function: Function, args: tuple[Node, ...]) -> tuple[str, int]:
         if which == "0" and receiver is not None:
             return receiver
         if which.endswith("*"):
-            return ", ".join(_operand(arg) for arg in args[int(which[:-1] or 0) :])
+            write = _operand if receiver is not None else _column_or_value
+            return ", ".join(write(arg) for arg in args[int(which[:-1] or 0) :])
         return _operand(args[int(which)])
 
     if not form.startswith(("-", "~")):
@@ -94,6 +97,12 @@ def _parenthesised(node: Node, strength: int) -> str:
 
 def _operand(node: Node) -> str:
     return _written(node)[0]
+
+
+def _column_or_value(node: Node) -> str:
+    """Write an argument of a function that, as in Polars, takes bare text for a column's name."""
+    text = _operand(node)
+    return f"lit({text})" if isinstance(node, Literal) and node.type == "string" else text
 
 
 def _literal(node: Literal) -> str:

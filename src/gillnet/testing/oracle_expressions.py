@@ -267,7 +267,8 @@ def _fit(value: Decimal, kind: str) -> Any:
         return int(value) if int(value) in _INT64 else None
     scale = scale_of(kind) or 0
     rounded = value.quantize(Decimal(1).scaleb(-scale), ROUND_HALF_EVEN, _EXACT)
-    return rounded if abs(int(rounded.scaleb(scale, _EXACT))) < 10**38 else None
+    # A scaled integer has no negative zero; the sum of zeros of both signs is positive.
+    return _EXACT.add(rounded, 0) if abs(int(rounded.scaleb(scale, _EXACT))) < 10**38 else None
 
 
 def convert(value: Any, source: str, target: str) -> Any:  # noqa: PLR0911
@@ -298,7 +299,7 @@ def _from_float(value: float, target: str) -> Any:
     scaled = value * float(10**scale)
     if not math.isfinite(scaled) or abs(scaled) >= 1e38:
         return None
-    return Decimal(scaled).to_integral_value(ROUND_HALF_UP).scaleb(-scale, _EXACT)
+    return _fit(Decimal(scaled).to_integral_value(ROUND_HALF_UP).scaleb(-scale, _EXACT), target)
 
 
 def _parse(text: str, target: str) -> Any:

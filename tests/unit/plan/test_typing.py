@@ -136,7 +136,8 @@ def test_an_unknown_plan_is_a_plan_error(json: object, part: str) -> None:
         '-col("amount").abs() % 1',
         '(col("a") - (col("b") - col("c"))) ** (col("d") ** 3)',
         'when(col("known")).then(col("amount")).when(col("score") > 0.5).then(Decimal("1.50")).otherwise(None)',
-        'concat_str(col("status"), col("x"), separator="-")',
+        'concat_str(col("status"), lit("x"), separator="-")',
+        'when(col("known")).then(lit("yes")).otherwise(coalesce(col("status"), lit("no")))',
         'col("status").str.slice(-3, 2).str.to_uppercase()',
         'col("amount").clip(0, None).round(1).cast("float64")',
         'col("ts").dt.epoch("s") // 86_400',
@@ -144,7 +145,8 @@ def test_an_unknown_plan_is_a_plan_error(json: object, part: str) -> None:
     ],
 )
 def test_an_expression_prints_as_it_was_written(text: str) -> None:
-    names = {"col": col, "lit": lit, "when": when, "concat_str": concat_str, "Decimal": Decimal}
+    names = {"col": col, "lit": lit, "when": when, "coalesce": coalesce, "concat_str": concat_str}
+    names["Decimal"] = Decimal
     expr = eval(text, names)
     assert format_expression(expr.node) == text
 

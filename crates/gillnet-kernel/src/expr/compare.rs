@@ -138,13 +138,16 @@ fn float_identity(value: f64) -> u64 {
     }
 }
 
+/// Test every row of a column.
+type TestRows<V> = Box<dyn Fn(&[V]) -> BooleanBuffer + Send + Sync>;
+
 fn primitive_members<T, K>(constants: &[ArrayRef], key: fn(T::Native) -> K) -> Compute1
 where
     T: ArrowPrimitiveType,
     K: Copy + Eq + std::hash::Hash + Send + Sync + 'static,
 {
     let members: Vec<K> = constants.iter().map(|constant| key(constant.as_primitive::<T>().value(0))).collect();
-    let test: Box<dyn Fn(&[T::Native]) -> BooleanBuffer + Send + Sync> = if members.len() <= LINEAR_MEMBERS {
+    let test: TestRows<T::Native> = if members.len() <= LINEAR_MEMBERS {
         Box::new(move |rows| {
             BooleanBuffer::collect_bool(rows.len(), |i| {
                 let row = key(rows[i]);

@@ -7,7 +7,7 @@ use arrow::array::ArrayRef;
 use super::operand::Operand;
 use crate::Result;
 
-/// Compute functions over operands of which at least one has rows; the last argument is the number of rows.
+/// Compute functions over operands of which at least one has rows. `ComputeN` is also told the number of rows.
 pub type Compute1 = Box<dyn Fn(&Operand) -> Result<ArrayRef> + Send + Sync>;
 pub type Compute2 = Box<dyn Fn(&Operand, &Operand) -> Result<ArrayRef> + Send + Sync>;
 pub type ComputeN = Box<dyn Fn(&[Operand], usize) -> Result<ArrayRef> + Send + Sync>;
