@@ -8,7 +8,7 @@
 use super::accumulator::{end_of, load_i128, variance_float, variance_integer, Accumulator, Side};
 use super::accumulator::{float_of_order_word, order_word_float, order_word_integer};
 use super::layout::{AccumulatorPlan, Floor, LaneType, Layout, OutputPlan, Reading, WindowPlan};
-use super::log::{moved_by_split, EventLog, Position};
+use super::log::{moved_by_drop, moved_by_split, EventLog, Position};
 use super::row;
 use super::window::{SessionChain, Window};
 use crate::exact::ratio_i128;
@@ -185,17 +185,23 @@ impl KeyState {
                 }
             }
             Events::Large(large) => {
-                while let Some(chunk) = large.log.expired_chunk(horizon) {
-                    fold_floors(layout, &mut self.floors, chunk);
-                    chunk.chunks_exact(stride).for_each(&mut dropped);
-                    large.drop_front_chunk(layout);
+                loop {
+                    let expired = large.log.expired(horizon);
+                    let rows = expired.len() / stride;
+                    if rows == 0 {
+                        break;
+                    }
+                    fold_floors(layout, &mut self.floors, expired);
+                    expired.chunks_exact(stride).for_each(&mut dropped);
+                    large.drop_front(layout, rows);
                 }
                 while large.log.len() > limit {
                     let Some(chunk) = large.log.oldest_chunk() else { break };
+                    let rows = chunk.len() / stride;
                     large.saturated_until = row::time(&chunk[chunk.len() - stride..]);
                     fold_floors(layout, &mut self.floors, chunk);
                     chunk.chunks_exact(stride).for_each(&mut dropped);
-                    large.drop_front_chunk(layout);
+                    large.drop_front(layout, rows);
                 }
                 let alive = large.log.last().is_some_and(|row| row::time(row) >= horizon);
                 if large.log.len() <= DEMOTE_ROWS || !alive {
@@ -588,21 +594,25 @@ impl LargeKey {
         }
     }
 
-    fn drop_front_chunk(&mut self, layout: &Layout) {
+    /// Drop the oldest `rows` events, all in the oldest chunk; windows that still hold some of them let them go first.
+    fn drop_front(&mut self, layout: &Layout, rows: usize) {
+        let mut kept = self.log.begin();
+        kept.index = rows as u32;
+        let kept = self.log.normal(kept);
         for (window, plan) in layout.windows.iter().enumerate() {
-            if self.cursors[window].high.chunk == 0 {
+            if self.cursors[window].high < kept {
                 self.clear(plan);
-                let chain = SessionChain::default();
-                self.cursors[window] =
-                    Cursor { low: Position { chunk: 1, index: 0 }, high: Position { chunk: 1, index: 0 }, chain };
+                self.cursors[window] = Cursor { low: kept, high: kept, chain: SessionChain::default() };
             }
-            while self.cursors[window].low.chunk == 0 {
+            while self.cursors[window].low < kept {
                 self.step_low_up(plan, window);
             }
-            self.cursors[window].low.chunk -= 1;
-            self.cursors[window].high.chunk -= 1;
         }
-        self.log.drop_front_chunk();
+        let chunk_gone = self.log.drop_front(rows);
+        for cursor in &mut self.cursors {
+            cursor.low = moved_by_drop(cursor.low, rows, chunk_gone);
+            cursor.high = moved_by_drop(cursor.high, rows, chunk_gone);
+        }
     }
 
     fn clear(&mut self, plan: &WindowPlan) {

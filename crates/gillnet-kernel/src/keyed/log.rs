@@ -75,11 +75,15 @@ impl EventLog {
     /// The next position; `at` must not be the end.
     #[inline]
     pub fn next(&self, at: Position) -> Position {
-        let index = at.index + 1;
-        if index as usize == self.chunk_len(at.chunk as usize) && (at.chunk as usize) + 1 < self.chunks.len() {
+        self.normal(Position { chunk: at.chunk, index: at.index + 1 })
+    }
+
+    /// The same place in the form that positions have: the end of a chunk is the beginning of the next.
+    pub fn normal(&self, at: Position) -> Position {
+        if at.index as usize == self.chunk_len(at.chunk as usize) && (at.chunk as usize) + 1 < self.chunks.len() {
             Position { chunk: at.chunk + 1, index: 0 }
         } else {
-            Position { chunk: at.chunk, index }
+            at
         }
     }
 
@@ -163,11 +167,25 @@ impl EventLog {
         Inserted { at, split: Some(split) }
     }
 
-    /// The oldest chunk, if all of it lies before `horizon` and it is not the only one.
-    pub fn expired_chunk(&self, horizon: i64) -> Option<&[u64]> {
-        let front = self.chunks.front()?;
-        let newest = front.len().checked_sub(self.stride)?;
-        (self.chunks.len() > 1 && row::time(&front[newest..]) < horizon).then_some(front.as_slice())
+    /// The rows of the oldest chunk that may go now: all of it, if it lies before `horizon`, or its expired beginning once that
+    /// is half of it, so that the copying is paid for by the rows that go.
+    pub fn expired(&self, horizon: i64) -> &[u64] {
+        let Some(front) = self.chunks.front() else { return &[] };
+        let rows = front.len() / self.stride;
+        let (mut low, mut high) = (0, rows);
+        while low < high {
+            let middle = (low + high) / 2;
+            if row::time(&front[middle * self.stride..]) < horizon {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        if low * 2 >= rows {
+            &front[..low * self.stride]
+        } else {
+            &[]
+        }
     }
 
     /// The oldest chunk, whatever its age, if it is not the only one.
@@ -175,11 +193,20 @@ impl EventLog {
         (self.chunks.len() > 1).then(|| self.chunks[0].as_slice())
     }
 
-    /// Drop the oldest chunk. Every position's chunk number falls by one.
-    pub fn drop_front_chunk(&mut self) {
-        if let Some(chunk) = self.chunks.pop_front() {
-            self.rows -= chunk.len() / self.stride;
+    /// Drop the oldest `rows` events, which are all in the oldest chunk. Positions move: see [`moved_by_drop`]. True if the
+    /// chunk went with them.
+    pub fn drop_front(&mut self, rows: usize) -> bool {
+        self.rows -= rows;
+        if self.chunk_len(0) == rows && self.chunks.len() > 1 {
+            self.chunks.pop_front();
+            return true;
         }
+        let front = &mut self.chunks[0];
+        front.drain(..rows * self.stride);
+        if front.capacity() > 3 * front.len() {
+            front.shrink_to(front.len() * 3 / 2);
+        }
+        false
     }
 
     /// All rows in order, copied into one run of words.
@@ -208,6 +235,16 @@ pub fn moved_by_split(position: Position, split: Position) -> Position {
         Position { chunk: position.chunk + 1, index: position.index - split.index }
     } else {
         position
+    }
+}
+
+/// Where a position lies after `rows` events were dropped before it, and their chunk with them where `chunk_gone`.
+#[inline]
+pub fn moved_by_drop(position: Position, rows: usize, chunk_gone: bool) -> Position {
+    match (position.chunk, chunk_gone) {
+        (0, false) => Position { chunk: 0, index: position.index - rows as u32 },
+        (chunk, true) => Position { chunk: chunk - 1, index: position.index },
+        (_, false) => position,
     }
 }
 

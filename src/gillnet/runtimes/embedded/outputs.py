@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from gillnet.core.messages import OutputRecord
 from gillnet.core.ports import Sink
+from gillnet.runtimes.embedded.writer import OverlappedSink
 
 OpenSink = Callable[[str], Sink | None]
 
@@ -25,7 +26,7 @@ class Outputs:
 
     def __init__(self, open_sink: OpenSink) -> None:
         self._open = open_sink
-        self._sinks: dict[str, Sink | None] = {}
+        self._sinks: dict[str, OverlappedSink | None] = {}
 
     def write(self, name: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
         """Write encoded rows."""
@@ -55,7 +56,8 @@ class Outputs:
             if sink is not None:
                 sink.close()
 
-    def _sink(self, name: str) -> Sink | None:
+    def _sink(self, name: str) -> OverlappedSink | None:
         if name not in self._sinks:
-            self._sinks[name] = self._open(name)
+            sink = self._open(name)
+            self._sinks[name] = None if sink is None else OverlappedSink(sink)
         return self._sinks[name]
