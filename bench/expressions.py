@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,9 @@ import pyarrow as pa
 from gillnet import _kernel
 from gillnet.api.expressions import col, when
 from gillnet.plan.expressions import Column, Literal, expression_to_json, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CASES = {
     "i + 1": col("i") + 1,
@@ -89,7 +92,8 @@ def main() -> None:
         f"{platform.machine()}, Python {platform.python_version()}, Polars {pl.__version__}; nanoseconds per evaluation"
     )
     print(
-        f"{'expression':<20}{'nodes':>6}{'rows':>6}{'kernel':>10}{'per node':>10}{'per row':>9}{'call':>9}{'Polars':>11}"
+        f"{'expression':<20}{'nodes':>6}{'rows':>6}"
+        f"{'kernel':>10}{'per node':>10}{'per row':>9}{'call':>9}{'Polars':>11}"
     )
     for name, expr in CASES.items():
         nodes = sum(not isinstance(node, Column | Literal) for node in walk(expr.node))
@@ -102,7 +106,8 @@ def main() -> None:
             call = nanoseconds(many(lambda e=compiled, b=batch: e.evaluate(b)), repeats // 20)
             polars = nanoseconds(many(lambda f=frame, n=name: f.select(POLARS[n])), 500)
             print(
-                f"{name:<20}{nodes:>6}{rows:>6}{kernel:>10.0f}{kernel / nodes:>10.0f}{kernel / rows:>9.1f}{call:>9.0f}{polars:>11.0f}"
+                f"{name:<20}{nodes:>6}{rows:>6}"
+                f"{kernel:>10.0f}{kernel / nodes:>10.0f}{kernel / rows:>9.1f}{call:>9.0f}{polars:>11.0f}"
             )
 
 

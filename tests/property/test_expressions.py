@@ -41,7 +41,7 @@ DIFFERENCES_FROM_POLARS = {
     "decimal // and %": "null for a divisor of zero, where Polars stops with an error; // gives int64",
     "decimal and literal": "a float literal beside a decimal is the exact decimal that it is written as",
     "decimal overflow": "null, where Polars stops with an error: one odd record must not stop a stream",
-    "cast": "what has no value in the target type is null, as Polars with strict=False; decimals are read plainly, without exponent",
+    "cast": "what has no value in the target type is null, as Polars with strict=False; decimals have no exponent",
     "contains": "the literal text, never a pattern",
     "lengths and parts of time": "int64, where Polars has small integers that overflow in arithmetic",
     "zero in min_horizontal": "-0.0 and 0.0 are equal, the first is kept; Polars may keep either",
@@ -219,9 +219,8 @@ def test_the_kernel_gives_what_polars_gives(data: st.DataObject, kind: str, rows
     if isinstance(node, Literal):
         expected = expected * len(rows)
     for row, a, b in zip(rows, found, expected, strict=True):
-        b = b + 0.0 if isinstance(b, float) and b == 0 and a == 0 else b
-        a = a + 0.0 if isinstance(a, float) and a == 0 else a
-        assert same(a, b, 1e-15), f"{format_expression(node)} on {row}: kernel {a!r}, Polars {b!r}"
+        zeros = isinstance(a, float) and isinstance(b, float) and a == b == 0  # The sign of a zero may differ.
+        assert zeros or same(a, b, 1e-15), f"{format_expression(node)} on {row}: kernel {a!r}, Polars {b!r}"
 
 
 @pytest.mark.parametrize(

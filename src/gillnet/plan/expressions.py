@@ -7,13 +7,15 @@ bound to different streams.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gillnet.core.errors import PlanError
 from gillnet.plan.functions import FUNCTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: The Python value of a literal; timestamps are integers, microseconds since 1970-01-01 UTC.
 LiteralValue = str | int | float | bool | Decimal | None

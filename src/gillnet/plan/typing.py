@@ -7,9 +7,8 @@ how to mend it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from gillnet.core.errors import DefinitionError
 from gillnet.plan.expressions import (
@@ -25,6 +24,9 @@ from gillnet.plan.expressions import (
 )
 from gillnet.plan.format import format_expression
 from gillnet.plan.functions import CASTS, FUNCTIONS, TOTAL_CASTS, Function
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 _NUMBERS = ("int64", "float64")
 _INT64 = range(-(2**63), 2**63)
@@ -79,7 +81,7 @@ def is_number(kind: str) -> bool:
 
 
 def common_type(kinds: Iterable[str]) -> str | None:
-    """Return the type in which all can be held, or None: a float wins over exact numbers, a larger scale over a smaller."""
+    """Return the type that can hold all, or None: a float wins over exact numbers, a larger scale over a smaller."""
     common = "null"
     for kind in kinds:
         if kind in (common, "null"):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gillnet.plan.expressions import Call, Case, Column, Literal, Node, exact_decimal
 from gillnet.plan.typing import common_type, infer, is_decimal, literal_types, scale_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 #: Wide enough that no intermediate value of two 38-digit decimals is rounded.
 _EXACT = Context(prec=120)

@@ -145,7 +145,7 @@ def test_an_unknown_plan_is_a_plan_error(json: object, part: str) -> None:
 )
 def test_an_expression_prints_as_it_was_written(text: str) -> None:
     names = {"col": col, "lit": lit, "when": when, "concat_str": concat_str, "Decimal": Decimal}
-    expr = eval(text, names)  # noqa: S307
+    expr = eval(text, names)
     assert format_expression(expr.node) == text
 
 
