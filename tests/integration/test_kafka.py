@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from gillnet.testing.conformance import check_sink, check_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from gillnet.core.ports import Source
 
@@ -482,6 +484,12 @@ def test_topics_that_exist_are_left_alone(kafka: LocalKafka, topic: str) -> None
     assert ensure_topics(wanted, bootstrap_servers=kafka.bootstrap_servers) == ["new-one"]
 
 
-def test_a_broker_on_a_taken_port_is_an_error(kafka: LocalKafka) -> None:
+def test_a_broker_that_cannot_start_leaves_nothing_behind(
+    kafka: LocalKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(ConfigurationError, match=f"port {kafka.port} is taken"):
         LocalKafka(port=kafka.port).start()
+    with pytest.raises(ConfigurationError, match=r"the broker died\. The end of its log: .*heap"):
+        LocalKafka(heap_mb=1).start()
+    assert list(tmp_path.iterdir()) == []

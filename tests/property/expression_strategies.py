@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from datetime import UTC, datetime
@@ -66,9 +67,8 @@ def values(kind: str, *, tame: bool = False) -> st.SearchStrategy:
 @st.composite
 def batches(draw: st.DrawFn, *, tame: bool = False) -> list[dict]:
     rows = draw(st.integers(0, 12))
-    nulls = st.one_of(st.none())
     columns = {
-        name: draw(st.lists(st.one_of(values(kind, tame=tame), nulls), min_size=rows, max_size=rows))
+        name: draw(st.lists(st.one_of(values(kind, tame=tame), st.none()), min_size=rows, max_size=rows))
         for name, (kind, _) in COLUMNS.items()
     }
     return [{name: column[row] for name, column in columns.items()} for row in range(rows)]
@@ -111,6 +111,8 @@ def _leaf(kind: str, *, tame: bool) -> st.SearchStrategy:
 TRANSCENDENTAL = ("exp", "log", "log1p", "pow")
 
 
+# Cached, so that Hypothesis meets a few dozen strategies and not one for every path through them.
+@functools.cache
 def expressions(kind: str, depth: int = 3, *, tame: bool = False) -> st.SearchStrategy:
     """Expressions of a type. A decimal is one of scale 2 or 4; products and mixed types are among the operands."""
     if depth <= 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import operator
+import os
 from decimal import Decimal
 
 import polars as pl
@@ -30,7 +31,9 @@ from gillnet.plan.typing import infer
 from gillnet.testing.oracle_expressions import evaluate_row
 
 KINDS = ("int64", "float64", "bool", "string", "timestamp", "decimal(2)", "decimal(4)")
-MANY = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(
+    max_examples=int(os.environ.get("GILLNET_EXAMPLES", "300")), deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 #: Where we mean something else than Polars on purpose, and why. These cases are held against the oracle only.
 DIFFERENCES_FROM_POLARS = {
@@ -41,7 +44,7 @@ DIFFERENCES_FROM_POLARS = {
     "decimal // and %": "null for a divisor of zero, where Polars stops with an error; // gives int64",
     "decimal and literal": "a float literal beside a decimal is the exact decimal that it is written as",
     "decimal overflow": "null, where Polars stops with an error: one odd record must not stop a stream",
-    "cast": "what has no value in the target type is null, as Polars with strict=False; decimals have no exponent",
+    "cast": "what has no value in the target type is null, as with strict=False; decimals are read without exponent",
     "contains": "the literal text, never a pattern",
     "lengths and parts of time": "int64, where Polars has small integers that overflow in arithmetic",
     "zero in min_horizontal": "-0.0 and 0.0 are equal, the first is kept; Polars may keep either",
@@ -182,6 +185,9 @@ def _call_to_polars(name: str, args: tuple[Node, ...]) -> pl.Expr:
     }[name]()
 
 
+_ALIKE_ON_DECIMALS = ("is_null", "lt", "ge", "add", "sub", "neg", "abs")
+
+
 def _meant_alike(node: Node) -> bool:
     """Tell whether Polars means the same by every part of an expression; see `DIFFERENCES_FROM_POLARS`."""
     for part in walk(node):
@@ -219,8 +225,7 @@ def test_the_kernel_gives_what_polars_gives(data: st.DataObject, kind: str, rows
     if isinstance(node, Literal):
         expected = expected * len(rows)
     for row, a, b in zip(rows, found, expected, strict=True):
-        zeros = isinstance(a, float) and isinstance(b, float) and a == b == 0  # The sign of a zero may differ.
-        assert zeros or same(a, b, 1e-15), f"{format_expression(node)} on {row}: kernel {a!r}, Polars {b!r}"
+        assert same(a, b) or a == b == 0, f"{format_expression(node)} on {row}: kernel {a!r}, Polars {b!r}"
 
 
 @pytest.mark.parametrize(

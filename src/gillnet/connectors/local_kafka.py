@@ -138,10 +138,14 @@ class LocalKafka:
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="gillnet-kafka-"))
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._choose_ports()
-        self._format(java)
         atexit.register(self.stop)
-        self._launch(java)
+        try:
+            self._choose_ports()
+            self._format(java)
+            self._launch(java)
+        except BaseException:  # Also Ctrl-C while it starts: nothing may stay behind.
+            self.stop()
+            raise
         return self
 
     def stop(self) -> None:

@@ -58,7 +58,8 @@ def _infix(operator: str, args: tuple[Node, ...]) -> tuple[str, int]:
     # Comparisons chain in Python and `**` leans right, so that neither may stand bare on the left of its own kind.
     left_strength = strength + 1 if strength in (0, 6) else strength
     parts = [_parenthesised(args[0], left_strength), *(_parenthesised(arg, strength + 1) for arg in args[1:])]
-    if all(isinstance(arg, Literal) for arg in args):
+    # Python turns a comparison round where a plain value is on its left, and computes two plain values itself.
+    if isinstance(args[0], Literal) and (strength == 0 or all(isinstance(arg, Literal) for arg in args)):
         parts[0] = f"lit({parts[0]})"
     return f" {operator} ".join(parts), strength
 

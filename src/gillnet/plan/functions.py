@@ -5,9 +5,10 @@ Polars and against the oracle in `gillnet.testing`.
 
 A signature is the parameters and the result, in these words: ``number`` (int64, float64, decimal), ``match`` (any
 type, but one common type for all such parameters), ``order`` (as ``match``, of an ordered type), ``scalar`` (as
-``order``, but no string), ``any``, a value type, or ``literal`` and a type where a constant must stand. A trailing
-``*`` repeats the parameter, ``?`` makes it optional. The result is a value type, ``first`` (the first argument's),
-``common`` (the type in which all parameters meet), ``product``, ``quotient`` or ``target``.
+``order``, but no string), ``text`` (what casts to string), ``any``, a value type, or ``literal`` and a type where a
+constant must stand. A trailing ``*`` repeats the parameter, ``?`` makes it optional. The result is a value type,
+``first`` (the first argument's), ``common`` (the type in which all parameters meet), ``product``, ``quotient`` or
+``target``.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: Where a result is null. ``propagate``: where an argument is. ``may``: there, and where the exact result does not
-#: exist or fit. ``never``. ``all``: where every argument is. ``first``: where the first argument is. ``kleene``: where
-#: the known arguments do not decide.
+#: exist or fit. ``never``. ``all``: where every argument is. ``first``: where the first argument is. ``kleene``: where the
+#: known arguments do not decide.
 Nulls = Literal["propagate", "may", "never", "all", "first", "kleene"]
 
 

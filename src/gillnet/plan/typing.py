@@ -339,7 +339,7 @@ def _is_total(function: Function, source: str, result: str) -> bool:
     if result == "float64":
         return True
     if is_decimal(result):
-        return function.name in ("neg", "abs", "mod") and function.name != "mod"
+        return function.name in ("neg", "abs")
     return function.name in ("floor", "ceil", "round")
 
 

@@ -51,7 +51,11 @@ class ClickStream:
         for window, paid in payments:
             fresh = self._window(window, paid)
             settled = end_ms if window.end_ms == end_ms else window.end_ms - _LEAD_MS
-            rows, pending = ripen(np.concatenate([pending, fresh[fresh["ts_ms"] >= start_ms]]), settled)
+            # A purchase in the first minutes has a session from before the start: it is left out as a whole.
+            early = fresh["visitor"][fresh["ts_ms"] < start_ms]
+            if len(early):
+                fresh = fresh[~np.isin(fresh["visitor"], early)]
+            rows, pending = ripen(np.concatenate([pending, fresh]), settled)
             rows["sequence"] = np.arange(issued, issued + len(rows))
             issued += len(rows)
             yield window, rows, settled

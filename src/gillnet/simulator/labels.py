@@ -84,23 +84,27 @@ class NewVisitors:
 
     Notes
     -----
-    A person's cookies follow one another, so 16 bytes a user are enough to tell a new one; other cookies are used once.
+    A person's cookies are numbered one after another, months apart, so 64 bits for each of a user's two devices tell
+    which were seen; other cookies are used once.
     """
 
     def __init__(self, population: Population) -> None:
         users = len(population.user_home)
-        self._last = np.full(2 * users, -1, dtype=np.int64)
+        self._seen = np.zeros(2 * users, dtype=np.uint64)
 
     def pick(self, rows: Rows) -> Rows:
         """Return one row for each visitor that was not there before."""
         opening = rows[rows["opens"]]
         _, first = np.unique(opening["visitor"], return_index=True)
         opening = opening[np.sort(first)]
-        owned = (opening["visitor"] & ONE_OFF) == 0
-        owner = np.where(owned, self._owner(opening["visitor"]), 0)
-        new = ~owned | (self._last[owner] != opening["visitor"])
-        self._last[owner[owned]] = opening["visitor"][owned]
-        return opening[new]
+        owned = np.flatnonzero((opening["visitor"] & ONE_OFF) == 0)
+        owner = self._owner(opening["visitor"][owned])
+        bit = np.uint64(1) << (opening["visitor"][owned] & 63).astype(np.uint64)
+        new = np.ones(len(opening), dtype=np.bool_)
+        new[owned] = (self._seen[owner] & bit) == 0
+        np.bitwise_or.at(self._seen, owner, bit)
+        picked: Rows = opening[new]
+        return picked
 
     def _owner(self, visitor: Integers) -> Integers:
         """Return user and device slot as one index; see `Population.device` for the layout."""

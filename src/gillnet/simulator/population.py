@@ -218,7 +218,7 @@ class Population:
         return self.address(country, 0xC8_0000 | rng.integers(0, min(pool, 0xFFFF), len(country)))
 
     def data_centre_address(self, rng: np.random.Generator, size: int) -> tuple[Integers, Integers]:
-        """Return addresses of VPN and proxy providers, used by honest and dishonest alike, and their seeming places."""
+        """Return addresses of VPN providers, which honest and dishonest use alike, and where they seem to be."""
         pool = max(32, len(self.user_home) // 100)
         host = rng.integers(0, min(pool, 0xFFFF), size)
         country = (mix(self.salt + 3, host) % np.uint64(len(COUNTRIES))).astype(np.uint8)

@@ -77,6 +77,7 @@ class Simulation:
 
     Examples
     --------
+    >>> from gillnet.simulator import SimulationConfig
     >>> simulation = Simulation(SimulationConfig(seed=3, duration="1h", cards=100, merchants=64))
     >>> next(simulation.payments()).values[0][:24]
     b'{"tx_id":"t000000000000"'

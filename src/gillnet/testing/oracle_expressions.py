@@ -41,7 +41,9 @@ def evaluate_row(node: Node, row: Mapping[str, Any], columns: Mapping[str, tuple
     return _call(node, row, columns, kind)
 
 
-def _call(node: Call, row: Mapping[str, Any], columns: Mapping[str, tuple[str, bool]], kind: str) -> Any:
+def _call(  # noqa: PLR0911
+    node: Call, row: Mapping[str, Any], columns: Mapping[str, tuple[str, bool]], kind: str
+) -> Any:
     name, values = node.function, [evaluate_row(arg, row, columns) for arg in node.args]
     kinds = [infer(arg, columns, what="oracle").type for arg in node.args]
     if name in ("eq", "ne", "lt", "le", "gt", "ge", "is_in"):
@@ -204,7 +206,7 @@ _FLOAT_MATH: dict[str, Callable[[float], Any]] = {
 }
 
 
-def _unary(name: str, values: list[Any], kind: str) -> Any:
+def _unary(name: str, values: list[Any], kind: str) -> Any:  # noqa: PLR0911
     value = values[0]
     if isinstance(value, bool):
         return not value
@@ -240,7 +242,7 @@ def _text(name: str, values: list[Any]) -> Any:
         start = values[1] + (len(text) if values[1] < 0 else 0)
         end = len(text) if len(values) < 3 else start + values[2]
         return "".join(c for i, c in enumerate(text) if start <= i < end)
-    return {
+    functions: dict[str, Callable[[], Any]] = {
         "len_bytes": lambda: len(text.encode()),
         "len_chars": lambda: len(text),
         "to_lowercase": text.lower,
@@ -248,7 +250,8 @@ def _text(name: str, values: list[Any]) -> Any:
         "contains": lambda: values[1] in text,
         "starts_with": lambda: text.startswith(values[1]),
         "ends_with": lambda: text.endswith(values[1]),
-    }[name]()
+    }
+    return functions[name]()
 
 
 def _time(name: str, us: int, unit: str = "us") -> int:
@@ -267,7 +270,7 @@ def _fit(value: Decimal, kind: str) -> Any:
     return rounded if abs(int(rounded.scaleb(scale, _EXACT))) < 10**38 else None
 
 
-def convert(value: Any, source: str, target: str) -> Any:
+def convert(value: Any, source: str, target: str) -> Any:  # noqa: PLR0911
     """Cast one value that is not None."""
     if source == target:
         return value

@@ -42,7 +42,7 @@ def test_conditions_join_flat() -> None:
 def test_values_on_the_left_work() -> None:
     assert (1 - col("a")).node == Call("sub", (Literal(1, "int64"), Column("a")))
     assert (2 ** col("a")).node.function == "pow"
-    assert (col("a") > 1).node == Call("gt", (Column("a"), Literal(1, "int64")))
+    assert (1 < col("a")).node == Call("gt", (Column("a"), Literal(1, "int64")))  # noqa: SIM300
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_values_on_the_left_work() -> None:
         (lambda: col("a").is_in("abc"), "list of values"),
         (lambda: lit(datetime(2026, 1, 1)), "time zone"),
         (lambda: lit(Decimal("NaN")), "no decimal value"),
-        (lambda: col("a") + [1], "cannot stand in an expression"),  # noqa: RUF005 - the operator is what is tested
+        (lambda: col("a") + {1}, "cannot stand in an expression"),
         (lambda: col(""), "a column's name is text"),
         (lambda: col("a").log(1), "base"),
         (coalesce, "at least one"),

@@ -238,6 +238,21 @@ def test_tables_conform(tmp_path: Path, kind: str) -> None:
     assert [json.loads(value) for value in got] == table.to_pylist()
 
 
+def test_csv_headers(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_bytes(b"")
+    assert read_all(FileSource("s", tmp_path / "empty.csv")) == []
+    (tmp_path / "bare.csv").write_bytes(b"a,b\n")
+    assert read_all(FileSource("s", tmp_path / "bare.csv")) == []
+    (tmp_path / "marked.csv").write_bytes(b'\xef\xbb\xbfa,"b c"\n1,2\n')
+    assert rows(FileSource("s", tmp_path / "marked.csv")) == [{"a": 1, "b c": 2}]
+    (tmp_path / "twice.csv").write_bytes(b"a,a\n1,2\n")
+    with pytest.raises(SourceError, match="names the column 'a' twice"):
+        FileSource("s", tmp_path / "twice.csv")
+    (tmp_path / "latin.csv").write_bytes(b"a,\xe9\n1,2\n")
+    with pytest.raises(SourceError, match="header line is not UTF-8"):
+        FileSource("s", tmp_path / "latin.csv")
+
+
 # Wrong configuration, and what a crash leaves
 
 

@@ -1,10 +1,8 @@
 """CSV and Parquet rows as JSON bytes, written by Arrow's vectorised string functions.
 
-The decoder takes JSON, so that every record, wherever it comes from, is held against the schema by the same code. What
-that costs is said in ``docs`` terms of one row: about 3 to 6 µs of CPU for ten columns, three to five times what NDJSON
-costs; a history that is read often is better kept as NDJSON.
-
-A row becomes ``{"name":cell,...}``. Cells that are null are left out of nothing: they are written as ``null``.
+The decoder takes JSON, so that every record, wherever it comes from, is held against the schema by the same code. The
+price, for rows of eight columns: about 1 µs of CPU a row, against 0.1 µs for a line of NDJSON. A row becomes
+``{"name":cell,...}``, in the order of the columns; a cell without value becomes ``null``.
 """
 
 from __future__ import annotations
@@ -87,11 +85,11 @@ def _open(path: str) -> BinaryIO:
 
 def _column_names(path: str) -> list[str]:
     """Read the header line; none for an empty file."""
-    with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-        try:
-            names = next(csv.reader(text), [])
-        except UnicodeDecodeError as error:
-            raise SourceError(f"{path}: the header line is not UTF-8; save the file as UTF-8.") from error
+    # The wrapper reads ahead, so that bytes which are no UTF-8 in later lines must not stop it.
+    with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="") as text:
+        names = next(csv.reader(text), [])
+    if any("\N{REPLACEMENT CHARACTER}" in name for name in names):
+        raise SourceError(f"{path}: the header line is not UTF-8; save the file as UTF-8.")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise SourceError(f"{path}: the header names the column {twice!r} twice; rename one.")

@@ -117,7 +117,7 @@ class BrokerWatch:
             self.reason = readable(error, self._settings)
         elif self._away_since_s is None:
             self._away_since_s = self._clock.monotonic_s()
-            self._log.warning("broker is away, waiting", reason=self.reason)
+            self._log.warning("broker is away, waiting", reason=self.reason or readable(error, self._settings))
 
     @property
     def away(self) -> bool:

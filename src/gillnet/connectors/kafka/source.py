@@ -117,6 +117,10 @@ class KafkaSource:
     -----
     Memory: the local queue holds at most 20,000 records per partition and about 32 MB (``queued.min.messages``,
     ``queued.max.messages.kbytes``), then fetching pauses: that is the back-pressure.
+
+    A broker that is away for less than the group's ``session.timeout.ms`` (45 s) costs nothing but the wait. After a
+    longer outage the member joins anew: what was not committed is read again, and the old membership holds its
+    partitions until it expires, up to 45 s after the broker is back.
     """
 
     def __init__(

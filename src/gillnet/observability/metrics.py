@@ -1,0 +1,100 @@
+"""The catalogue of a run's figures: every counter and histogram has its name, unit and help here, and nowhere else."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+CATALOGUE: dict[str, str] = {
+    "records_read": "Records read from the source, per stream.",
+    "records_scored": "Records that were accepted: scored, or kept for lookups; per stream.",
+    "records_duplicate": "Records whose id was seen before, per stream.",
+    "records_malformed": "Records that do not fit the schema or have an absurd event time, per stream.",
+    "records_too_late": "Records behind the watermark by more than the allowed lateness, per stream.",
+    "records_late": "Scored records that were behind the watermark, per stream.",
+    "decisions": "Decisions, per action.",
+    "alerts": "Alerts written.",
+    "sessions_closed": "Sessions that the watermark closed, revisions included.",
+    "batches": "Micro-batches processed.",
+    "latency_ms": "Arrival of a record to its row handed to the sink, in milliseconds.",
+}
+
+
+class Histogram:
+    """Counts in logarithmic bins of 2 %, from 1 µs up: percentiles within 1 %, some 8 bytes for each bin in use.
+
+    Values are milliseconds.
+    """
+
+    __slots__ = ("_bins", "count", "maximum")
+
+    _STEP = math.log(1.02)
+
+    def __init__(self) -> None:
+        self._bins: Counter[int] = Counter()
+        self.count = 0
+        self.maximum = 0.0
+
+    def add(self, value_ms: float, times: int = 1) -> None:
+        """Count a value ``times`` times."""
+        self._bins[math.floor(math.log(max(value_ms, 0.001)) / self._STEP)] += times
+        self.count += times
+        self.maximum = max(self.maximum, value_ms)
+
+    def percentile(self, share: float) -> float | None:
+        """Return the value that ``share`` (0 to 1) of the counts lie at or below; None if nothing was counted."""
+        if not self.count:
+            return None
+        rank, below = max(1, math.ceil(share * self.count)), 0
+        for number in sorted(self._bins):
+            below += self._bins[number]
+            if below >= rank:
+                return min(math.exp((number + 0.5) * self._STEP), self.maximum)
+        return self.maximum
+
+
+@dataclass(slots=True)
+class StreamCounts:
+    """What became of a stream's records; ``read`` is the sum of the next four (I3)."""
+
+    read: int = 0
+    scored: int = 0
+    duplicate: int = 0
+    malformed: int = 0
+    too_late: int = 0
+    late: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every record read ended as exactly one of the four."""
+        return self.read == self.scored + self.duplicate + self.malformed + self.too_late
+
+
+@dataclass(slots=True)
+class RunMetrics:
+    """The figures of one run."""
+
+    streams: dict[str, StreamCounts] = field(default_factory=dict)
+    decisions: Counter[str] = field(default_factory=Counter)
+    latency_ms: Histogram = field(default_factory=Histogram)
+    alerts: int = 0
+    sessions_closed: int = 0
+    batches: int = 0
+
+    def stream(self, name: str) -> StreamCounts:
+        """Return the counts of a stream."""
+        return self.streams.setdefault(name, StreamCounts())
+
+    def snapshot(self) -> dict[str, float | int]:
+        """Return every figure under its name in `CATALOGUE`, with labels in braces."""
+        figures: dict[str, float | int] = {}
+        for name, counts in self.streams.items():
+            for kind in ("read", "scored", "duplicate", "malformed", "too_late", "late"):
+                figures[f"records_{kind}{{stream={name}}}"] = getattr(counts, kind)
+        figures |= {f"decisions{{action={action}}}": count for action, count in self.decisions.items()}
+        figures |= {"alerts": self.alerts, "sessions_closed": self.sessions_closed, "batches": self.batches}
+        for share, label in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):
+            figures[f"latency_ms_{label}"] = round(self.latency_ms.percentile(share) or 0.0, 3)
+        return figures

@@ -1,0 +1,123 @@
+"""Records of all streams in, rows with features out: the kernel's engine, with its errors named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import pyarrow as pa
+
+from gillnet._kernel import Batch, Engine
+from gillnet.core.errors import PlanError
+from gillnet.core.schema import Schema
+from gillnet.plan.nodes import PipelinePlan
+from gillnet.plan.serde import dumps
+
+ARRIVAL_TIME = "__arrival_time"
+WATERMARK = "__watermark"
+LATE = "__late"
+FEATURE_STATES = "__feature_states"
+SESSION_START = "__session_start"
+
+CLOSED_AT_ONCE = 1_024
+"""Closed sessions that one call gives at the most, so that no batch grows without bound."""
+
+
+class Outcome(IntEnum):
+    """What became of a decoded record (I3)."""
+
+    ACCEPTED = 0
+    DUPLICATE = 1
+    TOO_LATE = 2
+    BEFORE_EARLIEST = 3
+    AHEAD_OF_ARRIVAL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """The outcome of each record as a byte (`Outcome`), and the rows where the stream is the pipeline's root."""
+
+    outcomes: bytes
+    rows: Batch | None
+
+
+class FeatureOperator:
+    """Hosts a plan's keyed state and computes its features, in the order of arrival.
+
+    Parameters
+    ----------
+    plan
+        The pipeline's plan.
+
+    Raises
+    ------
+    PlanError
+        If the kernel cannot execute the plan.
+
+    Notes
+    -----
+    A row sees exactly the records that arrived before it, so rows do not depend on where batches end. Memory is the events
+    inside window + allowed lateness, about 8 bytes for each word of an event (4, and one for each input column), and comes
+    back by TTL as the watermark moves.
+    """
+
+    def __init__(self, plan: PipelinePlan) -> None:
+        self.plan = plan
+        try:
+            self._engine = Engine(dumps(plan))
+        except ValueError as error:
+            raise PlanError(f"pipeline {plan.name!r} cannot be executed: {error}.") from error
+
+    def row_schema(self) -> pa.Schema:
+        """Return the Arrow schema of the rows that `process` gives."""
+        root = self.plan.stream(self.plan.root)
+        empty = pa.RecordBatch.from_pylist([], schema=arrow_schema(root.schema))
+        rows = Engine(dumps(self.plan)).process(root.name, Batch.from_pyarrow(empty), 0)[1]
+        assert rows is not None, "the root stream gives rows"
+        return rows.to_pyarrow().schema
+
+    def process(self, stream: str, batch: Batch, arrival_us: int, partitions: Sequence[int] | None = None) -> Processed:
+        """Take decoded records of a stream; ``partitions`` says where each came from."""
+        return Processed(*self._engine.process(stream, batch, arrival_us, partitions))
+
+    def closed_sessions(self) -> Batch | None:
+        """Return sessions that the watermark has closed, at most `CLOSED_AT_ONCE`; None when there are no more."""
+        return self._engine.closed_sessions(CLOSED_AT_ONCE)
+
+    def register_partition(self, stream: str, partition: int, now_us: int) -> None:
+        """Let an assigned partition hold the watermark from the start, before its first record."""
+        self._engine.register_partition(stream, partition, now_us)
+
+    def pass_time(self, now_us: int) -> None:
+        """Let silent partitions fall idle."""
+        self._engine.pass_time(now_us)
+
+    def finish(self, stream: str) -> None:
+        """Say that a bounded stream has ended: its watermark goes to the end of time."""
+        self._engine.finish(stream)
+
+    def watermark_us(self, stream: str) -> int | None:
+        """Return a stream's watermark, None before its first event."""
+        return self._engine.watermark(stream)[0]
+
+    def stats(self) -> dict[str, int]:
+        """Return keys, events and bytes of the state, ids and their bytes. Walks over all keys."""
+        return self._engine.stats()
+
+    def entity_stats(self) -> list[tuple[str, int, int, int]]:
+        """Return (entity, keys, events, bytes) of each entity. Walks over all keys."""
+        return self._engine.entity_stats()
+
+
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """Return the Arrow schema that decoded records of a stream have."""
+    return pa.schema([pa.field(name, _arrow_type(dtype.name), nullable=dtype.nullable) for name, dtype in schema.items()])
+
+
+def _arrow_type(name: str) -> pa.DataType:
+    if name.startswith("decimal("):
+        return pa.decimal128(38, int(name[8:-1]))
+    types = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
+    return types.get(name) or pa.timestamp("us", tz="UTC")
+

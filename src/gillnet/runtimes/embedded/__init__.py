@@ -1,0 +1,7 @@
+"""The embedded runtime: a plan in one process, in adaptive micro-batches."""
+
+from gillnet.runtimes.embedded.outputs import Outputs
+from gillnet.runtimes.embedded.runtime import EmbeddedRuntime, RuntimeOptions
+from gillnet.runtimes.embedded.stages import Alert, ScoringStage
+
+__all__ = ["Alert", "EmbeddedRuntime", "Outputs", "RuntimeOptions", "ScoringStage"]

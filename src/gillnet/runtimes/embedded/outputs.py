@@ -1,0 +1,61 @@
+"""A run's outputs by name, opened when the first record comes for them.
+
+Names: ``decisions``, ``alerts``, ``sessions``, and for each stream ``<stream>.malformed``, ``<stream>.duplicate``,
+``<stream>.late`` and ``<stream>.too_late``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gillnet.core.messages import OutputRecord
+from gillnet.core.ports import Sink
+
+OpenSink = Callable[[str], Sink | None]
+
+
+class Outputs:
+    """Writes to the sink of an output's name.
+
+    Parameters
+    ----------
+    open_sink
+        Gives the sink of a name, or None where nobody wants that output (it is counted all the same).
+    """
+
+    def __init__(self, open_sink: OpenSink) -> None:
+        self._open = open_sink
+        self._sinks: dict[str, Sink | None] = {}
+
+    def write(self, name: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
+        """Write encoded rows."""
+        sink = self._sink(name)
+        if sink is not None and values:
+            sink.write(values, keys)
+
+    def write_records(self, name: str, records: Sequence[OutputRecord]) -> None:
+        """Write records with headers."""
+        sink = self._sink(name)
+        if sink is not None and records:
+            sink.write_records(records)
+
+    def wanted(self, name: str) -> bool:
+        """Whether anybody takes that output: if not, rows need not be encoded for it."""
+        return self._sink(name) is not None
+
+    def flush(self) -> None:
+        """Return when everything written is durable."""
+        for sink in self._sinks.values():
+            if sink is not None:
+                sink.flush()
+
+    def close(self) -> None:
+        """Flush and close every sink."""
+        for sink in self._sinks.values():
+            if sink is not None:
+                sink.close()
+
+    def _sink(self, name: str) -> Sink | None:
+        if name not in self._sinks:
+            self._sinks[name] = self._open(name)
+        return self._sinks[name]

@@ -1,0 +1,312 @@
+"""The loop: poll, decode, compute features, score, decide, write; commit what is flushed.
+
+At-least-once: offsets are committed after the outputs of everything polled before are flushed. Batches adapt: a poll takes
+what is there, so one event at a low rate, and under load as many as the latency budget allows, by the measured cost.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from gillnet._kernel import Batch
+from gillnet.core.errors import ConfigurationError
+from gillnet.core.messages import RawBatch
+from gillnet.core.ports import Source
+from gillnet.core.time import Clock, SystemClock
+from gillnet.observability.metrics import RunMetrics, StreamCounts
+from gillnet.operators.decide import DECISION
+from gillnet.operators.decode import Decoded, DecodeOperator, Malformed, malformed_records
+from gillnet.operators.encode import EncodeOperator, record_keys
+from gillnet.operators.features import LATE, FeatureOperator, Outcome
+from gillnet.plan.nodes import AggregateNode, PipelinePlan
+from gillnet.runtimes.embedded.outputs import Outputs
+from gillnet.runtimes.embedded.stages import Alert, ScoringStage, session_encoder
+from gillnet.serving.scorers import Scorer
+
+_log = structlog.get_logger("gillnet.run")
+
+_REFUSED: dict[int, tuple[str, str]] = {
+    Outcome.DUPLICATE: ("duplicate", "a record with this id was read before"),
+    Outcome.TOO_LATE: ("too_late", "further behind the watermark than the allowed lateness"),
+    Outcome.BEFORE_EARLIEST: ("event_time_too_early", "before the stream's earliest event time"),
+    Outcome.AHEAD_OF_ARRIVAL: ("event_time_ahead", "too far ahead of its arrival"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeOptions:
+    """How a run behaves.
+
+    Attributes
+    ----------
+    latency_budget_ms
+        A micro-batch is kept so small that processing it takes at most about this long.
+    max_batch_records
+        Records of one micro-batch at the most.
+    commit_interval_s
+        How often outputs are flushed and offsets committed.
+    emit
+        ``all`` rows, or the ``flagged`` ones, go to ``decisions``; by default all, and for sessions the flagged ones.
+    with_features
+        Whether rows carry their features.
+    top_reasons
+        Features named for a flagged row, by TreeSHAP; 0 for none.
+    max_records
+        Stop after so many records of the root stream; for trials.
+    """
+
+    latency_budget_ms: float = 10.0
+    max_batch_records: int = 4_096
+    commit_interval_s: float = 2.0
+    emit: str | None = None
+    with_features: bool = True
+    top_reasons: int = 3
+    max_records: int | None = None
+
+
+class EmbeddedRuntime:
+    """Runs a plan in this process.
+
+    Parameters
+    ----------
+    plan
+        The pipeline's plan.
+    sources
+        One source for each stream of the plan, by the stream's name.
+    outputs
+        Where rows, alerts, sessions and side outputs go.
+    scorer
+        The model's scorer, if the plan has a model.
+    on_alerts
+        Called with each batch's alerts, for a display; it must not block.
+
+    Raises
+    ------
+    ConfigurationError
+        If a stream has no source, or a source no stream.
+    PlanError
+        If the plan cannot be executed.
+
+    Notes
+    -----
+    At-least-once per sink: after a crash, records since the last commit are processed again. State is in memory and starts
+    empty.
+    """
+
+    def __init__(
+        self,
+        plan: PipelinePlan,
+        *,
+        sources: Mapping[str, Source],
+        outputs: Outputs,
+        scorer: Scorer | None = None,
+        options: RuntimeOptions | None = None,
+        clock: Clock | None = None,
+        on_alerts: Callable[[list[Alert]], None] | None = None,
+    ) -> None:
+        _check_sources(plan, sources)
+        self.plan = plan
+        self.options = options or RuntimeOptions()
+        self.metrics = RunMetrics()
+        self.features = FeatureOperator(plan)
+        self._clock = clock or SystemClock()
+        self._outputs = outputs
+        self._on_alerts = on_alerts
+        self._decoders = {name: _decoder(plan, name) for name in sources}
+        # Other streams first: a payment should see the clicks that came with it.
+        self._sources = dict(sorted(sources.items(), key=lambda item: item[0] == plan.root))
+        self._stage = ScoringStage(
+            plan, self.features, scorer, top_reasons=self.options.top_reasons, with_features=self.options.with_features
+        )
+        self._emit_all = (self.options.emit or ("flagged" if plan.sessions else "all")) == "all"
+        self._session_encoder: EncodeOperator | None = None
+        self._batch_limit = 256
+        self._committed_s = self._clock.monotonic_s()
+        self._uncommitted = False
+        self._done: set[str] = set()
+
+    def run(self, stop: threading.Event | None = None) -> RunMetrics:
+        """Run until every source is finished or ``stop`` is set; then finish what was read, flush, commit and close."""
+        stop = stop or threading.Event()
+        try:
+            while not stop.is_set() and len(self._done) < len(self._sources) and not self._full():
+                if not self._turn():
+                    self._idle()
+                self._commit_if_due()
+            self._close_sessions()
+            self._commit()
+        finally:
+            for source in self._sources.values():
+                source.close()
+            self._outputs.close()
+        return self.metrics
+
+    def _full(self) -> bool:
+        most = self.options.max_records
+        return most is not None and self.metrics.stream(self.plan.root).read >= most
+
+    def _turn(self) -> bool:
+        """Poll every source once; whether anything came."""
+        alone, came = len(self._sources) - len(self._done) == 1, False
+        for name, source in self._sources.items():
+            if name in self._done:
+                continue
+            wait_s = 0.05 if alone else (0.002 if name == self.plan.root and not came else 0.0)
+            raw = source.poll(self._batch_limit, wait_s)
+            if raw is not None:
+                came = True
+                self._process(raw)
+            elif source.finished:
+                self._done.add(name)
+                self.features.finish(name)
+        return came
+
+    def _process(self, raw: RawBatch) -> None:
+        began = self._clock.monotonic_s()
+        self._uncommitted = True
+        counts = self.metrics.stream(raw.stream)
+        counts.read += len(raw.values)
+        decoded = self._decoders[raw.stream].decode(raw)
+        partitions = raw.partitions
+        if decoded.rows is not None:
+            partitions = [partitions[i] for i in decoded.rows.to_pylist()]
+        processed = self.features.process(raw.stream, decoded.batch, raw.arrival_time_us, partitions)
+        self._divert(raw, decoded, processed.outcomes, counts)
+        if processed.rows is not None and processed.rows.num_rows:
+            self._count_late(raw, decoded, processed.outcomes, processed.rows, counts)
+            self._emit(processed.rows, raw.arrival_time_us)
+        self._close_sessions()
+        self.metrics.batches += 1
+        self._adapt(len(raw.values), self._clock.monotonic_s() - began)
+
+    def _divert(self, raw: RawBatch, decoded: Decoded, outcomes: bytes, counts: StreamCounts) -> None:
+        """Count every record, and send what is not scored to its side output (I3)."""
+        accepted = outcomes.count(Outcome.ACCEPTED)
+        counts.scored += accepted
+        malformed = list(decoded.malformed)
+        refused: dict[str, list[Malformed]] = {}
+        if accepted < len(outcomes):
+            places = range(len(outcomes)) if decoded.rows is None else decoded.rows.to_pylist()
+            for place, outcome in zip(places, outcomes, strict=True):
+                if outcome == Outcome.ACCEPTED:
+                    continue
+                reason, detail = _REFUSED[outcome]
+                kind = reason if reason in ("duplicate", "too_late") else "malformed"
+                target = malformed if kind == "malformed" else refused.setdefault(kind, [])
+                target.append(Malformed(place, reason, detail))
+        counts.malformed += len(malformed)
+        counts.duplicate += len(refused.get("duplicate", ()))
+        counts.too_late += len(refused.get("too_late", ()))
+        for kind, records in (("malformed", malformed), *refused.items()):
+            counts.reasons.update(record.reason for record in records)
+            if records:
+                self._outputs.write_records(f"{raw.stream}.{kind}", malformed_records(raw, records))
+
+    def _count_late(self, raw: RawBatch, decoded: Decoded, outcomes: bytes, rows: Batch, counts: StreamCounts) -> None:
+        late = rows.column(LATE)
+        behind = late.true_count
+        counts.late += behind
+        if not behind or not self._outputs.wanted(f"{raw.stream}.late"):
+            return
+        places = range(len(outcomes)) if decoded.rows is None else decoded.rows.to_pylist()
+        accepted = [place for place, outcome in zip(places, outcomes, strict=True) if outcome == Outcome.ACCEPTED]
+        records = [
+            Malformed(place, "late", "behind the watermark, inside the allowed lateness")
+            for place, is_late in zip(accepted, late.to_pylist(), strict=True)
+            if is_late
+        ]
+        self._outputs.write_records(f"{raw.stream}.late", malformed_records(raw, records))
+
+    def _emit(self, rows: Batch, arrival_us: int) -> None:
+        scored = self._stage.score(rows)
+        alerts = self._stage.new_alerts(scored)
+        if self.options.top_reasons and alerts:
+            scored = self._stage.explain(scored)
+        decisions = scored.batch.column(DECISION)
+        self.metrics.decisions["allow"] += scored.batch.num_rows - len(scored.flagged)
+        if scored.flagged:
+            self.metrics.decisions.update(decisions.take(_positions(scored.flagged)).to_pylist())
+        if self._outputs.wanted("decisions"):
+            chosen = scored.batch if self._emit_all else scored.batch.take(scored.flagged)
+            self._outputs.write("decisions", *self._stage.encode(chosen))
+        if alerts:
+            self.metrics.alerts += len(alerts)
+            if self._outputs.wanted("alerts"):
+                self._outputs.write("alerts", *self._stage.encode(scored.batch.take(alerts)))
+            if self._on_alerts is not None:
+                self._on_alerts(self._stage.alerts(scored.batch, alerts))
+        self.metrics.latency_ms.add((self._clock.now_us() - arrival_us) / 1_000, rows.num_rows)
+
+    def _close_sessions(self) -> None:
+        if self.plan.sessions is None:
+            return
+        while (closed := self.features.closed_sessions()) is not None:
+            self.metrics.sessions_closed += closed.num_rows
+            if self._outputs.wanted("sessions"):
+                if self._session_encoder is None:
+                    self._session_encoder = session_encoder(self.plan, closed.column_names)
+                keys = record_keys(closed, self.plan.sessions.key)
+                self._outputs.write("sessions", self._session_encoder.encode(closed), keys)
+
+    def _adapt(self, records: int, elapsed_s: float) -> None:
+        """Move the batch's limit towards what the latency budget allows, at most twofold at a time."""
+        if records < self._batch_limit // 2:
+            return
+        fitting = int(records * self.options.latency_budget_ms / 1_000 / max(elapsed_s, 1e-6))
+        limit = min(max(fitting, self._batch_limit // 2), self._batch_limit * 2)
+        self._batch_limit = min(max(limit, 16), self.options.max_batch_records)
+
+    def _idle(self) -> None:
+        self.features.pass_time(self._clock.now_us())
+        self._close_sessions()
+
+    def _commit_if_due(self) -> None:
+        if self._uncommitted and self._clock.monotonic_s() - self._committed_s >= self.options.commit_interval_s:
+            self._commit()
+
+    def _commit(self) -> None:
+        self._outputs.flush()
+        for source in self._sources.values():
+            source.commit()
+        self._committed_s = self._clock.monotonic_s()
+        self._uncommitted = False
+
+    @property
+    def lag(self) -> int | None:
+        """Records that wait at the sources, as far as they can tell."""
+        known = [source.lag for source in self._sources.values()]
+        told = [lag for lag in known if lag is not None]
+        return sum(told) if told else None
+
+
+def _positions(rows: Sequence[int]) -> object:
+    import pyarrow as pa
+
+    return pa.array(rows, pa.uint32())
+
+
+def _check_sources(plan: PipelinePlan, sources: Mapping[str, Source]) -> None:
+    wanted = {stream.name for stream in plan.streams}
+    if missing := sorted(wanted - set(sources)):
+        raise ConfigurationError(
+            f"pipeline {plan.name!r}: stream {missing[0]!r} has no source; give one, such as --source {missing[0]}=<uri>."
+        )
+    if extra := sorted(set(sources) - wanted):
+        raise ConfigurationError(
+            f"pipeline {plan.name!r}: there is a source for {extra[0]!r}, and its streams are {', '.join(sorted(wanted))}."
+        )
+
+
+def _decoder(plan: PipelinePlan, name: str) -> DecodeOperator:
+    """The decoder of a stream: its keys, and the columns that look up other streams, must not be null or empty."""
+    stream = plan.stream(name)
+    aggregates = [feature for feature in plan.features if isinstance(feature, AggregateNode)]
+    keys = {feature.key for feature in aggregates if feature.stream == name and feature.key}
+    if name == plan.root:
+        keys |= {feature.at for feature in aggregates if feature.at}
+        keys |= {plan.sessions.key} if plan.sessions else set()
+    return DecodeOperator(stream.schema, id=stream.id, keys=sorted(keys))

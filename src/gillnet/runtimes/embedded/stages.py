@@ -1,0 +1,185 @@
+"""What happens to a batch of rows after its features: score, decide, explain what is flagged, encode."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from gillnet._kernel import Batch
+from gillnet.operators.decide import DECISION, REASONS, SCORE, DecideOperator
+from gillnet.operators.encode import ColumnField, ConstantField, EncodeOperator, GroupField, OutputField, record_keys
+from gillnet.operators.features import ARRIVAL_TIME, FEATURE_STATES, LATE, SESSION_START, WATERMARK, FeatureOperator
+from gillnet.plan.nodes import AggregateNode, PipelinePlan
+from gillnet.serving.reasons import explain
+from gillnet.serving.scorers import Scorer
+
+CONTRIBUTIONS = "__contributions"
+_CONTRIBUTION_TYPE = pa.list_(
+    pa.struct([("code", pa.string()), ("feature", pa.string()), ("value", pa.float64()), ("contribution", pa.float64())])
+)
+REMEMBERED_ALERTS = 100_000
+"""Sessions whose alert is remembered, so that it is given once; the oldest are forgotten first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A flagged row, for people: what the live display and the demo show."""
+
+    id: str
+    key: str | None
+    decision: str
+    score: float | None
+    reasons: tuple[str, ...]
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A batch of rows with decisions, and the positions of those that are not simply allowed."""
+
+    batch: Batch
+    flagged: list[int]
+
+
+class ScoringStage:
+    """Scores, decides and encodes the rows of one pipeline.
+
+    Parameters
+    ----------
+    plan
+        The pipeline's plan.
+    features
+        The operator whose rows come in; gives their schema.
+    scorer
+        The model's scorer; None for a pipeline without a model.
+    top_reasons
+        Features named for a flagged row, by TreeSHAP.
+    with_features
+        Whether encoded rows carry their features.
+    """
+
+    def __init__(
+        self,
+        plan: PipelinePlan,
+        features: FeatureOperator,
+        scorer: Scorer | None,
+        *,
+        top_reasons: int = 3,
+        with_features: bool = True,
+    ) -> None:
+        self.plan = plan
+        self.scorer = scorer
+        self._top = top_reasons
+        schema = features.row_schema()
+        if scorer is not None:
+            schema = schema.append(pa.field(SCORE, pa.float64(), nullable=False))
+        self._decide = DecideOperator(plan, schema)
+        self.root = plan.stream(plan.root)
+        self.key = key_column(plan)
+        self._plain = EncodeOperator(self._fields(with_features, explained=False), omit_nulls=True)
+        self._explained = EncodeOperator(self._fields(with_features, explained=True), omit_nulls=True)
+        self._alerted: OrderedDict[tuple[str | None, Any], None] = OrderedDict()
+
+    def score(self, rows: Batch) -> Scored:
+        """Score and decide, and explain the flagged rows."""
+        if self.scorer is not None:
+            rows = _as_float64(self.scorer.score(rows))
+        batch, flagged = self._decide.decide(rows)
+        return Scored(batch, flagged)
+
+    def explain(self, scored: Scored) -> Scored:
+        """Add the features that raised the score of each flagged row (TreeSHAP, about 50 µs a row)."""
+        if self.scorer is None or not scored.flagged:
+            return scored
+        reasons = explain(self.scorer, scored.batch, scored.flagged, top=self._top)
+        column: list[Any] = [None] * scored.batch.num_rows
+        for position, found in zip(scored.flagged, reasons, strict=True):
+            column[position] = [
+                {"code": r.code, "feature": r.feature, "value": r.value, "contribution": round(r.contribution, 4)} for r in found
+            ]
+        return Scored(scored.batch.with_column(CONTRIBUTIONS, pa.array(column, _CONTRIBUTION_TYPE)), scored.flagged)
+
+    def encode(self, batch: Batch) -> tuple[list[bytes], list[bytes | None]]:
+        """Return rows as JSON, and their keys."""
+        encoder = self._explained if CONTRIBUTIONS in batch.column_names else self._plain
+        keys = record_keys(batch, self.key) if self.key else [None] * batch.num_rows
+        return encoder.encode(batch), keys
+
+    def new_alerts(self, scored: Scored) -> list[int]:
+        """Return the flagged positions that are worth an alert: every one, or the first of each session."""
+        if self.plan.sessions is None or not scored.flagged:
+            return scored.flagged
+        taken = scored.batch.take(scored.flagged)
+        keys = taken.column(self.plan.sessions.key).to_pylist()
+        starts = taken.column(SESSION_START).to_pylist()
+        decisions = taken.column(DECISION).to_pylist()
+        return [
+            position
+            for position, key, start, decision in zip(scored.flagged, keys, starts, decisions, strict=True)
+            if self._first_of_session((key, start, decision))
+        ]
+
+    def _first_of_session(self, session: tuple[Any, ...]) -> bool:
+        if session in self._alerted:
+            return False
+        self._alerted[session] = None
+        if len(self._alerted) > REMEMBERED_ALERTS:
+            self._alerted.popitem(last=False)
+        return True
+
+    def alerts(self, batch: Batch, positions: Sequence[int]) -> list[Alert]:
+        """Return flagged rows for people."""
+        rows = batch.take(list(positions)).to_pyarrow().to_pylist()
+        return [
+            Alert(
+                id=str(row[self.root.id]),
+                key=None if self.key is None else str(row[self.key]),
+                decision=row[DECISION],
+                score=row.get(SCORE),
+                reasons=tuple([*row[REASONS], *(part["code"] for part in row.get(CONTRIBUTIONS) or ())]),
+                row=row,
+            )
+            for row in rows
+        ]
+
+    def _fields(self, with_features: bool, *, explained: bool) -> list[OutputField]:  # noqa: FBT001
+        fields: list[OutputField] = [ColumnField(self.root.id), ColumnField("event_time", self.root.event_time)]
+        if self.key and self.key != self.root.id:
+            fields.append(ColumnField(self.key))
+        if self.plan.sessions:
+            fields.append(ColumnField("session_start", SESSION_START))
+        if self.scorer is not None:
+            fields += [ColumnField(SCORE), ConstantField("model", self.scorer.model.label)]
+        fields += [ColumnField(DECISION), ColumnField(REASONS)]
+        if explained:
+            fields.append(ColumnField("contributions", CONTRIBUTIONS))
+        if with_features:
+            fields.append(GroupField("features", tuple(ColumnField(feature.name) for feature in self.plan.features)))
+        fields += [ColumnField("feature_states", FEATURE_STATES), ColumnField("late", LATE)]
+        return [*fields, ColumnField("arrival_time", ARRIVAL_TIME), ColumnField("watermark", WATERMARK)]
+
+
+def session_encoder(plan: PipelinePlan, columns: Sequence[str]) -> EncodeOperator:
+    """Return the encoder of closed sessions, whose columns the kernel names."""
+    head = {"session_start", "session_end", "revision"}
+    key = plan.sessions.key if plan.sessions else ""
+    rest = tuple(ColumnField(name) for name in columns if name not in head | {key})
+    fields: list[OutputField] = [ColumnField(key), *(ColumnField(name) for name in ("session_start", "session_end", "revision"))]
+    return EncodeOperator([*fields, GroupField("features", rest)], omit_nulls=True)
+
+
+def key_column(plan: PipelinePlan) -> str | None:
+    """Return the column that rows are keyed by at the sink: the session's key, or the first entity's of the root stream."""
+    if plan.sessions:
+        return plan.sessions.key
+    own = (f for f in plan.features if isinstance(f, AggregateNode) and f.stream == plan.root and f.key)
+    return next((feature.key for feature in own), None)
+
+
+def _as_float64(batch: Batch) -> Batch:
+    """The score as Float64, the type that rules compare with: a float32 converts exactly."""
+    return batch.cast_column(SCORE, "float64")
