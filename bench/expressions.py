@@ -91,7 +91,8 @@ def main() -> None:
         f"{platform.machine()}, Python {platform.python_version()}, Polars {pl.__version__}; nanoseconds per evaluation"
     )
     print(
-        f"{'expression':<20}{'nodes':>6}{'rows':>6}{'kernel':>10}{'per node':>10}{'per row':>9}{'call':>9}{'Polars':>11}"
+        f"{'expression':<20}{'nodes':>6}{'rows':>6}"
+        f"{'kernel':>10}{'per node':>10}{'per row':>9}{'call':>9}{'Polars':>11}"
     )
     for name, expr in CASES.items():
         nodes = sum(not isinstance(node, Column | Literal) for node in walk(expr.node))

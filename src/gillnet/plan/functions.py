@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: Where a result is null. ``propagate``: where an argument is. ``may``: there, and where the exact result does not
-#: exist or fit. ``never``. ``all``: where every argument is. ``first``: where the first argument is. ``kleene``: where the
-#: known arguments do not decide.
+#: exist or fit. ``never``. ``all``: where every argument is. ``first``: where the first argument is. ``kleene``: where
+#: the known arguments do not decide.
 Nulls = Literal["propagate", "may", "never", "all", "first", "kleene"]
 
 
