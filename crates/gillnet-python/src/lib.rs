@@ -49,12 +49,14 @@ impl PyBatch {
         Ok(Self(batch.map_err(|error| kernel_error(error.into()))?))
     }
 
-    /// The batch with one column cast to another value type.
-    fn cast_column(&self, name: &str, value_type: &str) -> PyResult<Self> {
+    /// The batch with one column cast to another value type; the column as it was stays as `keep_as`.
+    fn cast_column(&self, name: &str, value_type: &str, keep_as: &str) -> PyResult<Self> {
         let cast = || {
             let index = self.0.schema().index_of(name)?;
             let mut fields = self.0.schema().fields().to_vec();
             let mut columns = self.0.columns().to_vec();
+            fields.push(Arc::new(fields[index].as_ref().clone().with_name(keep_as)));
+            columns.push(columns[index].clone());
             columns[index] = arrow::compute::cast(&columns[index], &arrow_type(value_type)?)?;
             fields[index] =
                 Arc::new(Field::new(name, columns[index].data_type().clone(), fields[index].is_nullable()));

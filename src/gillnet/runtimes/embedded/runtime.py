@@ -24,7 +24,7 @@ from gillnet.operators.encode import EncodeOperator, record_keys
 from gillnet.operators.features import LATE, FeatureOperator, Outcome
 from gillnet.plan.nodes import AggregateNode, PipelinePlan
 from gillnet.runtimes.embedded.outputs import Outputs
-from gillnet.runtimes.embedded.stages import Alert, ScoringStage, session_encoder
+from gillnet.runtimes.embedded.stages import Alert, Detail, ScoringStage, session_encoder
 from gillnet.serving.scorers import Scorer
 
 _log = structlog.get_logger("gillnet.run")
@@ -51,8 +51,8 @@ class RuntimeOptions:
         How often outputs are flushed and offsets committed.
     emit
         ``all`` rows, or the ``flagged`` ones, go to ``decisions``; by default all, and for sessions the flagged ones.
-    with_features
-        Whether rows carry their features.
+    detail
+        ``audit``: rows carry their features, times and reasons; ``decision``: id, score and decision only.
     top_reasons
         Features named for a flagged row, by TreeSHAP; 0 for none.
     max_records
@@ -63,7 +63,7 @@ class RuntimeOptions:
     max_batch_records: int = 4_096
     commit_interval_s: float = 2.0
     emit: str | None = None
-    with_features: bool = True
+    detail: Detail = "audit"
     top_reasons: int = 3
     max_records: int | None = None
 
@@ -120,7 +120,7 @@ class EmbeddedRuntime:
         # Other streams first: a payment should see the clicks that came with it.
         self._sources = dict(sorted(sources.items(), key=lambda item: item[0] == plan.root))
         self._stage = ScoringStage(
-            plan, self.features, scorer, top_reasons=self.options.top_reasons, with_features=self.options.with_features
+            plan, self.features, scorer, top_reasons=self.options.top_reasons, detail=self.options.detail
         )
         self._emit_all = (self.options.emit or ("flagged" if plan.sessions else "all")) == "all"
         self._session_encoder: EncodeOperator | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -18,6 +18,8 @@ from gillnet.serving.reasons import explain
 from gillnet.serving.scorers import Scorer
 
 CONTRIBUTIONS = "__contributions"
+SCORE_AS_SCORED = "__score"
+Detail = Literal["audit", "decision"]
 _CONTRIBUTION_TYPE = pa.list_(
     pa.struct([("code", pa.string()), ("feature", pa.string()), ("value", pa.float64()), ("contribution", pa.float64())])
 )
@@ -58,8 +60,8 @@ class ScoringStage:
         The model's scorer; None for a pipeline without a model.
     top_reasons
         Features named for a flagged row, by TreeSHAP.
-    with_features
-        Whether encoded rows carry their features.
+    detail
+        ``audit``: rows carry their features, times and reasons; ``decision``: id, score and decision only.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class ScoringStage:
         scorer: Scorer | None,
         *,
         top_reasons: int = 3,
-        with_features: bool = True,
+        detail: Detail = "audit",
     ) -> None:
         self.plan = plan
         self.scorer = scorer
@@ -77,17 +79,18 @@ class ScoringStage:
         schema = features.row_schema()
         if scorer is not None:
             schema = schema.append(pa.field(SCORE, pa.float64(), nullable=False))
+            schema = schema.append(pa.field(SCORE_AS_SCORED, pa.float32(), nullable=False))
         self._decide = DecideOperator(plan, schema)
         self.root = plan.stream(plan.root)
         self.key = key_column(plan)
-        self._plain = EncodeOperator(self._fields(with_features, explained=False), omit_nulls=True)
-        self._explained = EncodeOperator(self._fields(with_features, explained=True), omit_nulls=True)
+        self._plain = EncodeOperator(self._fields(detail, explained=False), omit_nulls=True)
+        self._explained = EncodeOperator(self._fields(detail, explained=True), omit_nulls=True)
         self._alerted: OrderedDict[tuple[str | None, Any], None] = OrderedDict()
 
     def score(self, rows: Batch) -> Scored:
         """Score and decide, and explain the flagged rows."""
         if self.scorer is not None:
-            rows = _as_float64(self.scorer.score(rows))
+            rows = _widened(self.scorer.score(rows))
         batch, flagged = self._decide.decide(rows)
         return Scored(batch, flagged)
 
@@ -146,19 +149,21 @@ class ScoringStage:
             for row in rows
         ]
 
-    def _fields(self, with_features: bool, *, explained: bool) -> list[OutputField]:  # noqa: FBT001
+    def _fields(self, detail: Detail, *, explained: bool) -> list[OutputField]:
+        score: list[OutputField] = [] if self.scorer is None else [ColumnField(SCORE, SCORE_AS_SCORED)]
+        if detail == "decision":
+            return [ColumnField(self.root.id), *score, ColumnField(DECISION)]
         fields: list[OutputField] = [ColumnField(self.root.id), ColumnField("event_time", self.root.event_time)]
         if self.key and self.key != self.root.id:
             fields.append(ColumnField(self.key))
         if self.plan.sessions:
             fields.append(ColumnField("session_start", SESSION_START))
         if self.scorer is not None:
-            fields += [ColumnField(SCORE), ConstantField("model", self.scorer.model.label)]
+            fields += [*score, ConstantField("model", self.scorer.model.label)]
         fields += [ColumnField(DECISION), ColumnField(REASONS)]
         if explained:
             fields.append(ColumnField("contributions", CONTRIBUTIONS))
-        if with_features:
-            fields.append(GroupField("features", tuple(ColumnField(feature.name) for feature in self.plan.features)))
+        fields.append(GroupField("features", tuple(ColumnField(feature.name) for feature in self.plan.features)))
         fields += [ColumnField("feature_states", FEATURE_STATES), ColumnField("late", LATE)]
         return [*fields, ColumnField("arrival_time", ARRIVAL_TIME), ColumnField("watermark", WATERMARK)]
 
@@ -180,6 +185,6 @@ def key_column(plan: PipelinePlan) -> str | None:
     return next((feature.key for feature in own), None)
 
 
-def _as_float64(batch: Batch) -> Batch:
-    """The score as Float64, the type that rules compare with: a float32 converts exactly."""
-    return batch.cast_column(SCORE, "float64")
+def _widened(batch: Batch) -> Batch:
+    """The score as Float64, the type that rules compare with: a float32 converts exactly. It is written as it was scored."""
+    return batch.cast_column(SCORE, "float64", SCORE_AS_SCORED)

@@ -1,0 +1,89 @@
+"""Gillnet's embedded runtime on the benchmark's work: the definition that a user would write, and nothing tuned by hand.
+
+At-least-once like the others: outputs are flushed, then offsets are committed, every few seconds.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+
+import gillnet as gn
+from bench.payments.contract import BLOCK_ABOVE, FEATURES, REVIEW_ABOVE, Job, Meter, announce_ready, parse_job
+from gillnet import col
+from gillnet.connectors.kafka import KafkaSink, KafkaSource
+from gillnet.core.messages import RawBatch
+from gillnet.runtimes.embedded import EmbeddedRuntime, Outputs, RuntimeOptions
+from gillnet.serving.model import load_model
+from gillnet.serving.scorers import choose_scorer
+
+Payment = gn.Schema(
+    tx_id=gn.String(),
+    ts=gn.Timestamp("ms"),
+    card_id=gn.String(),
+    merchant_id=gn.String(),
+    amount=gn.Decimal(2, minimum=0),
+    status=gn.String(),
+    country=gn.String(),
+    channel=gn.String(),
+)
+payments = gn.Stream("payments", schema=Payment, id="tx_id", event_time="ts", allowed_lateness=os.environ.get("LATENESS", "1h"))
+card = payments.by("card_id")
+features = gn.Features(
+    payments,
+    hour=col("ts").dt.hour(),
+    spend_5m=card.sum("amount", over="5m"),
+    payments_1h=card.count(over="1h"),
+    declined_1h=card.count(over="1h", where=col("status") == "declined"),
+    max_1h=card.max("amount", over="1h"),
+    mean_1d=card.mean("amount", over="1d"),
+    since_last_s=card.seconds_since_last(),
+)
+pipeline = gn.Pipeline(
+    features,
+    model="bench@1",
+    model_features=FEATURES,
+    policy=[gn.block(col("score") > BLOCK_ABOVE), gn.review(col("score") > REVIEW_ABOVE)],
+)
+
+
+class _MeteredSource(KafkaSource):
+    """Starts the meter with the first record and ends the run with the last one."""
+
+    def measure(self, job: Job, meter: Meter, stop: threading.Event) -> None:
+        self._job, self._meter, self._stop, self._seen = job, meter, stop, 0
+
+    def poll(self, max_records: int, timeout_s: float) -> RawBatch | None:
+        raw = super().poll(max_records, timeout_s)
+        if raw is not None:
+            self._meter.start()
+            self._meter.batches += 1
+            self._seen += len(raw.values)
+            if self._seen >= self._job.events:
+                self._stop.set()
+        return raw
+
+
+def main() -> None:
+    job, meter, stop = parse_job(), Meter(), threading.Event()
+    source = _MeteredSource(
+        stream="payments", topic=job.input, bootstrap_servers=job.bootstrap, group=job.group, start="earliest"
+    )
+    source.measure(job, meter, stop)
+    sink = KafkaSink(topic=job.output, bootstrap_servers=job.bootstrap)
+    runtime = EmbeddedRuntime(
+        pipeline.plan,
+        sources={"payments": source},
+        outputs=Outputs({"decisions": sink}.get),
+        scorer=choose_scorer(load_model(job.model)),
+        options=RuntimeOptions(detail="decision", top_reasons=0, commit_interval_s=5.0),
+    )
+    announce_ready()
+    gc.freeze()
+    metrics = runtime.run(stop)
+    meter.finish(metrics.stream("payments").scored)
+
+
+if __name__ == "__main__":
+    main()
