@@ -9,7 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import given, settings
+from effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gillnet._kernel import Batch, Engine
@@ -176,7 +177,7 @@ def split(events: list[dict[str, Any]], cuts: list[int]) -> list[list[dict[str, 
     return [events[low:high] for low, high in itertools.pairwise(edges) if low < high]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     nodes=st.integers(1, 6).flatmap(lambda n: st.tuples(*(aggregates(f"f{number}") for number in range(n)))),
     events=event_lists(),

@@ -44,12 +44,14 @@ def _written(node: Node) -> tuple[str, int]:
             return text, _UNARY if text.startswith("-") else _ATOM
         case Case(branches, otherwise):
             text = "".join(
-                f"{'.' if i else ''}when({_operand(condition)}).then({_operand(value)})"
+                f"{'.' if i else ''}when({_operand(condition)}).then({_choice(value)})"
                 for i, (condition, value) in enumerate(branches)
             )
-            return f"{text}.otherwise({_operand(otherwise)})", _ATOM
+            return f"{text}.otherwise({_choice(otherwise)})", _ATOM
         case Call(name, args):
-            function = FUNCTIONS[name]
+            function = FUNCTIONS.get(name)
+            if function is None:  # It prints all the same: the error that refuses it wants to show it.
+                return f"{name}({', '.join(format_expression(arg) for arg in args)})", _ATOM
             return _infix(function.operator, args) if function.operator else _method(function, args)
 
 
@@ -73,7 +75,8 @@ def _method(function: Function, args: tuple[Node, ...]) -> tuple[str, int]:
         if which == "0" and receiver is not None:
             return receiver
         if which.endswith("*"):
-            return ", ".join(_operand(arg) for arg in args[int(which[:-1] or 0) :])
+            write = _operand if receiver is not None else _choice
+            return ", ".join(write(arg) for arg in args[int(which[:-1] or 0) :])
         return _operand(args[int(which)])
 
     if not form.startswith(("-", "~")):
@@ -94,6 +97,11 @@ def _parenthesised(node: Node, strength: int) -> str:
 
 def _operand(node: Node) -> str:
     return _written(node)[0]
+
+
+def _choice(node: Node) -> str:
+    """Write what stands where text would name a column, as in Polars: in `then`, `otherwise` and `coalesce`."""
+    return f"lit({_literal(node)})" if isinstance(node, Literal) and node.type == "string" else _operand(node)
 
 
 def _literal(node: Literal) -> str:

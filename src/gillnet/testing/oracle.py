@@ -113,7 +113,7 @@ def _modal_share(gaps: Sequence[int]) -> float:
     return (bins[modal - 1] + bins[modal] + bins[modal + 1]) / len(gaps)
 
 
-def _of_values(function: str, values: list[Any]) -> Any:  # noqa: PLR0911 - one line for each function
+def _of_values(function: str, values: list[Any]) -> Any:
     match function:
         case "n_unique":
             return len({_plain(value) for value in values})
