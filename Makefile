@@ -43,7 +43,7 @@ test: check-kafka lint test-rust test-python ## what CI runs: lint, types, layer
 .PHONY: lint
 lint: setup ## ruff, mypy, import-linter, rustfmt, clippy
 	@echo "== ruff"
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --output-format concise .
 	$(BIN)/ruff format --check .
 	@echo "== layers (import-linter)"
 	$(BIN)/lint-imports

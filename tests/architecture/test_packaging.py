@@ -14,14 +14,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("bench", "dev", "runtime")
+#: ``name==version ; marker \`` and its hashes on the lines below.
+PIN = r"^([a-z0-9._-]+)==[^ ]+(?: ;[^\\]*)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)"
 
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_file_binds_versions_with_hashes_and_names_no_index(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.lock").read_text(encoding="utf-8")
-    pins = re.findall(
-        r"^([a-z0-9._-]+)==[^ ]+(?: ;[^\\]*)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.M
-    )
+    pins = re.findall(PIN, text, re.M)
     lines = [line for line in text.splitlines() if line and not line.startswith(("#", " "))]
     assert lines
     assert len(pins) == len(lines)
