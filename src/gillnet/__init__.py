@@ -1,6 +1,7 @@
 """Gillnet catches fraud and bots on live event streams.
 
-Define streams, features, a model and a policy once; run them embedded, on Flink, on Spark or as batch, with the same answer.
+Define streams, features, a model and a policy once; run them embedded, on Flink, on Spark or as batch, with the same
+answer.
 """
 
 from gillnet.api.aggregates import session, sliding, tumbling

@@ -10,14 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xgboost as xgb
-from hypothesis import HealthCheck, given, settings
+from effort import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from gillnet._kernel import Batch, Forest, feature_matrix
 
 ROWS = 600
 
-relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+relaxed = examples(60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def names(width: int) -> list[str]:

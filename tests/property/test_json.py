@@ -6,7 +6,8 @@ from decimal import Decimal as PyDecimal
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import example, given, settings
+from effort import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gillnet import _kernel
@@ -170,7 +171,7 @@ def hold_against_oracle(values):
 
 
 @given(st.lists(records(), max_size=5))
-@settings(max_examples=600, deadline=None)
+@examples(600)
 def test_records_decode_as_the_oracle_says(values):
     hold_against_oracle(values)
 
@@ -179,7 +180,7 @@ def test_records_decode_as_the_oracle_says(values):
     records(),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255), st.sampled_from("sdix")), min_size=1, max_size=3),
 )
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @example(b'{"id":"a","key":"k","note":"\\ud83d"}', [])
 @example(b'{"id":"a","key":"k","amount":"\\u0031"}', [])
 @example(b'{"id":"a","key":"k","x":"\\ud83d","x":1}', [])
@@ -200,7 +201,7 @@ def test_mutated_bytes_decode_as_the_oracle_says(record, edits):
 
 
 @given(st.binary(max_size=40))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_any_bytes_decode_as_the_oracle_says(record):
     hold_against_oracle([record])
 
@@ -229,7 +230,7 @@ encodable_rows = st.lists(
 
 
 @given(encodable_rows, st.integers(0, 3))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_what_is_encoded_reads_back_as_what_was_given(rows, skip):
     schema = pa.schema([(name, kind[0]) for name, kind in columns.items()])
     batch = pa.RecordBatch.from_pylist(rows, schema=schema).slice(skip)

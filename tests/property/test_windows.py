@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import given, settings
+from effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gillnet._kernel import Batch, Engine
@@ -65,7 +67,8 @@ def aggregates(draw: st.DrawFn, name: str) -> AggregateNode:
 amounts = st.integers(-(10**17), 10**17).map(lambda cents: Decimal(cents).scaleb(-2))
 small_amounts = st.integers(0, 500).map(lambda cents: Decimal(cents).scaleb(-2))
 floats = st.one_of(
-    st.sampled_from([0.0, -0.0, 0.1, 0.2, 1e300, -1e300, 5e-324, 1e-310]), st.floats(allow_nan=False, allow_infinity=False)
+    st.sampled_from([0.0, -0.0, 0.1, 0.2, 1e300, -1e300, 5e-324, 1e-310]),
+    st.floats(allow_nan=False, allow_infinity=False),
 )
 
 
@@ -78,7 +81,9 @@ def event_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
     times = draw(st.lists(st.integers(0, spread), min_size=count, max_size=count))
     seed = draw(st.randoms(use_true_random=False))
     value_sets = {
-        "i": draw(st.lists(st.one_of(st.none(), st.integers(-(2**40), 2**40), st.integers(0, 3)), min_size=3, max_size=8)),
+        "i": draw(
+            st.lists(st.one_of(st.none(), st.integers(-(2**40), 2**40), st.integers(0, 3)), min_size=3, max_size=8)
+        ),
         "d": draw(st.lists(st.one_of(st.none(), amounts, small_amounts), min_size=3, max_size=8)),
         "f": draw(st.lists(st.one_of(st.none(), floats), min_size=3, max_size=8)),
         "s": draw(st.lists(st.one_of(st.none(), st.text(max_size=3)), min_size=3, max_size=8)),
@@ -99,7 +104,12 @@ def event_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 
 def _lateral(node: AggregateNode) -> dict[str, Any]:
-    kinds = {"SlidingWindow": "sliding", "TumblingWindow": "tumbling", "SessionWindow": "session", "LatestWindow": "latest"}
+    kinds = {
+        "SlidingWindow": "sliding",
+        "TumblingWindow": "tumbling",
+        "SessionWindow": "session",
+        "LatestWindow": "latest",
+    }
     window = {"kind": kinds[type(node.window).__name__]}
     window |= {name: getattr(node.window, name) for name in node.window.__slots__}
     return {
@@ -119,7 +129,11 @@ def _lateral(node: AggregateNode) -> dict[str, Any]:
 def engine_plan(nodes: list[AggregateNode], lateness_us: int = 10**15, root: str = "s") -> str:
     stream = {
         "name": "s",
-        "schema": [{"name": "id", "type": "string"}, {"name": "ts", "type": "timestamp"}, {"name": "key", "type": "string"}]
+        "schema": [
+            {"name": "id", "type": "string"},
+            {"name": "ts", "type": "timestamp"},
+            {"name": "key", "type": "string"},
+        ]
         + [{"name": name, "type": dtype, "nullable": True} for name, dtype in COLUMNS.items()],
         "id": "id",
         "event_time": "ts",
@@ -160,10 +174,10 @@ def run(engine: Engine, batches: list[list[dict[str, Any]]]) -> list[dict[str, A
 
 def split(events: list[dict[str, Any]], cuts: list[int]) -> list[list[dict[str, Any]]]:
     edges = [0, *sorted({cut % len(events) for cut in cuts}), len(events)]
-    return [events[low:high] for low, high in zip(edges, edges[1:], strict=False) if low < high]
+    return [events[low:high] for low, high in itertools.pairwise(edges) if low < high]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     nodes=st.integers(1, 6).flatmap(lambda n: st.tuples(*(aggregates(f"f{number}") for number in range(n)))),
     events=event_lists(),

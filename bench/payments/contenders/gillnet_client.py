@@ -28,7 +28,9 @@ Payment = gn.Schema(
     country=gn.String(),
     channel=gn.String(),
 )
-payments = gn.Stream("payments", schema=Payment, id="tx_id", event_time="ts", allowed_lateness=os.environ.get("LATENESS", "1h"))
+payments = gn.Stream(
+    "payments", schema=Payment, id="tx_id", event_time="ts", allowed_lateness=os.environ.get("LATENESS", "1h")
+)
 card = payments.by("card_id")
 features = gn.Features(
     payments,

@@ -71,7 +71,7 @@ fn fraction(text: &[u8]) -> Result<(i64, &[u8]), BadInstant> {
     }
     let mut micros = 0;
     for place in 0..6 {
-        micros = micros * 10 + if place < count { i64::from(digits[place] - b'0') } else { 0 };
+        micros = micros * 10 + digits[..count].get(place).map_or(0, |digit| i64::from(digit - b'0'));
     }
     Ok((micros, &digits[count..]))
 }

@@ -10,7 +10,7 @@ pub mod exact;
 pub mod expr;
 pub mod keyed;
 
-pub mod policy;
 pub mod forest;
+pub mod policy;
 
 pub use error::{KernelError, Result};

@@ -56,7 +56,8 @@ impl Policy {
     /// # Errors
     /// An expression that fails.
     pub fn decide(&self, batch: &RecordBatch) -> Result<Decided> {
-        let matches = self.rules.iter().map(|(_, condition, _)| condition.evaluate(batch)).collect::<Result<Vec<_>>>()?;
+        let matches =
+            self.rules.iter().map(|(_, condition, _)| condition.evaluate(batch)).collect::<Result<Vec<_>>>()?;
         let matches: Vec<&BooleanArray> = matches.iter().map(|array| array.as_boolean()).collect();
         let hit = |rule: usize, row: usize| matches[rule].is_valid(row) && matches[rule].value(row);
         let mut decision = StringBuilder::with_capacity(batch.num_rows(), batch.num_rows() * 5);

@@ -2,10 +2,10 @@
 //! and the kernel's errors become `ValueError`s, which `gillnet.operators` maps to the named errors of `gillnet.core`.
 
 mod engine;
-mod policy;
+mod expression;
 mod forest;
 mod formats;
-mod expression;
+mod policy;
 
 use std::sync::Arc;
 
@@ -58,8 +58,7 @@ impl PyBatch {
             fields.push(Arc::new(fields[index].as_ref().clone().with_name(keep_as)));
             columns.push(columns[index].clone());
             columns[index] = arrow::compute::cast(&columns[index], &arrow_type(value_type)?)?;
-            fields[index] =
-                Arc::new(Field::new(name, columns[index].data_type().clone(), fields[index].is_nullable()));
+            fields[index] = Arc::new(Field::new(name, columns[index].data_type().clone(), fields[index].is_nullable()));
             Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
         };
         cast().map(Self).map_err(kernel_error)

@@ -1,0 +1,1 @@
+"""What users write: streams, features, windows, expressions, policies and pipelines, which lower to a plan."""

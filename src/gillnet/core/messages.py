@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -23,7 +26,8 @@ class RawBatch:
     arrival_time_us
         When the batch was read: processing time, microseconds UTC.
     envelope
-        Gives key and headers of record *i*. Called for side outputs only, so a source need not build them for every record.
+        Gives key and headers of record *i*. Called for side outputs only, so a source need not build them for every
+        record.
     """
 
     stream: str

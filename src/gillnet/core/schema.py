@@ -5,19 +5,28 @@ A schema is what the decoder holds every record against: a record that does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
 from dataclasses import dataclass
 from decimal import Decimal as PyDecimal
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gillnet.core.errors import DefinitionError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 TimeUnit = Literal["s", "ms", "us", "rfc3339"]
+
+#: The digits of a decimal: what a scaled int64 always holds.
+_MAX_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataType:
-    """A column's type. ``nullable`` columns accept JSON ``null`` and a missing field; others make the record malformed."""
+    """A column's type.
+
+    ``nullable`` columns accept JSON ``null`` and a missing field; in others these make the record malformed.
+    """
 
     nullable: bool = False
 
@@ -25,8 +34,8 @@ class DataType:
     def name(self) -> str:
         """The value type as plans, expressions and messages name it.
 
-        One of ``string``, ``int64``, ``float64``, ``bool``, ``timestamp`` and ``decimal(scale)``. In Arrow: Utf8, Int64,
-        Float64, Boolean, Timestamp(us, UTC) and Decimal128(38, scale).
+        One of ``string``, ``int64``, ``float64``, ``bool``, ``timestamp`` and ``decimal(scale)``. In Arrow: Utf8,
+        Int64, Float64, Boolean, Timestamp(us, UTC) and Decimal128(38, scale).
         """
         return {"integer": "int64", "float": "float64", "boolean": "bool"}.get(type(self).__name__.lower()) or (
             type(self).__name__.lower()
@@ -74,11 +83,24 @@ class Decimal(DataType):
     """An exact decimal with ``scale`` digits after the point, at most 18 digits in all; inside: a scaled int64 (I4).
 
     Read from a JSON number or a JSON string. A value with more digits than ``scale`` is malformed, not rounded.
+    Bounds (both included) are kept as text with ``scale`` digits after the point, however they were written.
+
+    >>> Decimal(2, minimum=0, maximum="1e3")
+    Decimal(nullable=False, scale=2, minimum='0.00', maximum='1000.00')
     """
 
     scale: int = 2
     minimum: str | int | None = None
     maximum: str | int | None = None
+
+    def __post_init__(self) -> None:
+        for bound in ("minimum", "maximum"):
+            value = getattr(self, bound)
+            # A bound or scale that is wrong stays as it is: the schema refuses it, and can name the column.
+            with contextlib.suppress(DefinitionError):
+                if value is not None and 0 <= self.scale <= _MAX_DIGITS:
+                    scaled = scaled_integer(str(value), self.scale, what=bound)
+                    object.__setattr__(self, bound, _decimal_text(scaled, self.scale))
 
     @property
     def name(self) -> str:
@@ -101,7 +123,7 @@ class Schema:
 
     Examples
     --------
-    >>> Payment = Schema(tx_id=String(), ts=Timestamp("ms"), amount=Decimal(2, minimum=0), device_id=String(nullable=True))
+    >>> Payment = Schema(tx_id=String(), ts=Timestamp("ms"), amount=Decimal(2, minimum=0), device=String(nullable=True))
     >>> Payment["amount"].name
     'decimal(2)'
     """
@@ -180,9 +202,9 @@ def _column_from_json(column: dict[str, object]) -> DataType:
         scale = int(kind[8:-1])
         for bound in ("minimum", "maximum"):
             if bound in options:
-                options[bound] = str(PyDecimal(int(str(options[bound]))).scaleb(-scale))
+                options[bound] = _decimal_text(int(str(options[bound])), scale)
         return Decimal(scale, **options)  # type: ignore[arg-type]
-    types: dict[str, type[DataType]] = {
+    types: dict[str, Callable[..., DataType]] = {
         "string": String,
         "int64": Integer,
         "float64": Float,
@@ -195,7 +217,8 @@ def _column_from_json(column: dict[str, object]) -> DataType:
 def _check_column(name: str, dtype: object) -> None:
     if not isinstance(dtype, DataType):
         raise DefinitionError(
-            f"Schema column {name!r}: {dtype!r} is not a type; write one such as gillnet.String() or gillnet.Decimal(2)."
+            f"Schema column {name!r}: {dtype!r} is not a type; "
+            "write one such as gillnet.String() or gillnet.Decimal(2)."
         )
     if name.startswith("__"):
         raise DefinitionError(
@@ -206,8 +229,8 @@ def _check_column(name: str, dtype: object) -> None:
             f"Schema column {name!r}: unit {dtype.unit!r} is unknown; use 's', 'ms', 'us' or 'rfc3339'."
         )
     if isinstance(dtype, Decimal):
-        if not 0 <= dtype.scale <= 18:
-            raise DefinitionError(f"Schema column {name!r}: scale {dtype.scale} is outside 0 to 18.")
+        if not 0 <= dtype.scale <= _MAX_DIGITS:
+            raise DefinitionError(f"Schema column {name!r}: scale {dtype.scale} is outside 0 to {_MAX_DIGITS}.")
         for bound in (dtype.minimum, dtype.maximum):
             if bound is not None:
                 scaled_integer(str(bound), dtype.scale, what=f"bound of schema column {name!r}")
@@ -229,6 +252,10 @@ def scaled_integer(text: str, scale: int, *, what: str) -> int:
         whole = value.to_integral_exact()
     except ArithmeticError as error:
         raise DefinitionError(f"{what}: {text!r} is not a decimal number.") from error
-    if whole != value or abs(whole) >= 10**18:
-        raise DefinitionError(f"{what}: {text!r} does not fit decimal({scale}) of 18 digits.")
+    if whole != value or abs(whole) >= 10**_MAX_DIGITS:
+        raise DefinitionError(f"{what}: {text!r} does not fit decimal({scale}) of {_MAX_DIGITS} digits.")
     return int(whole)
+
+
+def _decimal_text(scaled: int, scale: int) -> str:
+    return f"{PyDecimal(scaled).scaleb(-scale):f}"

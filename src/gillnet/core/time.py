@@ -1,6 +1,7 @@
 """Event time and durations, and the only place that reads a clock.
 
-Inside Gillnet every instant is ``event_time_us``: int64 microseconds since 1970-01-01 UTC. Other units exist at the edges only.
+Inside Gillnet every instant is ``event_time_us``: int64 microseconds since 1970-01-01 UTC. Other units exist at the
+edges only.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Observability: one catalogue of metrics, with names, units and help."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from gillnet.core.time import format_duration
-from gillnet.plan.expressions import Node
 from gillnet.plan.format import format_expression
 from gillnet.plan.nodes import (
     AggregateNode,
@@ -20,6 +19,11 @@ from gillnet.plan.nodes import (
     TumblingWindow,
     Window,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gillnet.plan.expressions import Node
 
 
 def format_window(window: Window) -> str:
@@ -110,5 +114,7 @@ def _decisions(plan: PipelinePlan) -> list[str]:
     if plan.policy:
         lines.append("policy (the first match decides; otherwise allow)")
         width = max(len(rule.action) for rule in plan.policy)
-        lines += [f"  {rule.action:<{width}}  when {format_expression(rule.when)}  [{rule.reason}]" for rule in plan.policy]
+        lines += [
+            f"  {rule.action:<{width}}  when {format_expression(rule.when)}  [{rule.reason}]" for rule in plan.policy
+        ]
     return lines

@@ -1,16 +1,17 @@
 """The plan: small frozen records that say what a pipeline computes, and nothing of how.
 
-A definition lowers to one `PipelinePlan`. Every runtime reads this and only this; it is typed, versioned and serialises to JSON
-(`gillnet.plan.serde`), and `gillnet.plan.explain` prints it. Durations are microseconds.
+A definition lowers to one `PipelinePlan`. Every runtime reads this and only this; it is typed, versioned and serialises
+to JSON (`gillnet.plan.serde`), and `gillnet.plan.explain` prints it. Durations are microseconds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from gillnet.core.schema import Schema
-from gillnet.plan.expressions import Node
+if TYPE_CHECKING:
+    from gillnet.core.schema import Schema
+    from gillnet.plan.expressions import Node
 
 PLAN_VERSION = 1
 
@@ -70,7 +71,7 @@ class TumblingWindow:
 
 @dataclass(frozen=True, slots=True)
 class SessionWindow:
-    """The events of the session that is open at t - delay; it ends after a gap, or before it would reach its longest."""
+    """The events of the session that is open at t - delay; it ends after a gap, or before it reaches its longest."""
 
     gap_us: int
     max_length_us: int

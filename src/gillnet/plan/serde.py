@@ -6,9 +6,8 @@ The format is versioned by ``PLAN_VERSION``; another version is refused with a m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gillnet.core.errors import PlanError
 from gillnet.core.schema import schema_from_json, schema_to_json
@@ -27,6 +26,9 @@ from gillnet.plan.nodes import (
     StreamNode,
     Window,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _WINDOWS: dict[str, type[Window]] = {
     "sliding": nodes.SlidingWindow,
@@ -72,7 +74,9 @@ def loads(text: str) -> PipelinePlan:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise PlanError(f"the plan is not JSON (line {error.lineno}: {error.msg}); write it again from its definition.") from None
+        raise PlanError(
+            f"the plan is not JSON (line {error.lineno}: {error.msg}); write it again from its definition."
+        ) from None
     if not isinstance(values, dict) or values.get("version") != PLAN_VERSION:
         found = values.get("version") if isinstance(values, dict) else None
         raise PlanError(f"the plan has version {found}, and this Gillnet reads version {PLAN_VERSION}; write it again.")
@@ -87,7 +91,9 @@ def _plan_from_json(values: Mapping[str, Any]) -> PipelinePlan:
     return PipelinePlan(
         name=values["name"],
         root=values["root"],
-        streams=tuple(StreamNode(**(stream | {"schema": schema_from_json(stream["schema"])})) for stream in values["streams"]),
+        streams=tuple(
+            StreamNode(**(stream | {"schema": schema_from_json(stream["schema"])})) for stream in values["streams"]
+        ),
         features=tuple(_feature_from_json(feature) for feature in values["features"]),
         sessions=sessions and SessionsNode(**sessions),
         model=model and ModelNode(ref=model["ref"], features=tuple((name, kind) for name, kind in model["features"])),
@@ -115,7 +121,9 @@ def _feature_to_json(feature: FeatureNode) -> dict[str, Any]:
 def _feature_from_json(values: Mapping[str, Any]) -> FeatureNode:
     rest = {name: value for name, value in values.items() if name != "kind"}
     if values["kind"] not in _FEATURES:
-        raise PlanError(f"the plan has a feature of kind {values['kind']!r}, which this Gillnet does not know; update it.")
+        raise PlanError(
+            f"the plan has a feature of kind {values['kind']!r}, which this Gillnet does not know; update it."
+        )
     for name in ("input", "where", "expression"):
         if rest.get(name) is not None:
             rest[name] = expression_from_json(rest[name])

@@ -6,6 +6,7 @@ events of the key. Numbers are exact (`fractions.Fraction`) and rounded once at 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -95,7 +96,7 @@ def _of_events(node: AggregateNode, events: Sequence[Event], time: int) -> Any:
         return len(events)
     if node.function == "seconds_since_last":
         return float(Fraction(time - events[-1].time, 1_000_000)) if events else None
-    gaps = [after.time - before.time for before, after in zip(events, events[1:], strict=False)]
+    gaps = [after.time - before.time for before, after in itertools.pairwise(events)]
     if not gaps:
         return None
     if node.function == "mean_gap_seconds":
@@ -112,7 +113,7 @@ def _modal_share(gaps: Sequence[int]) -> float:
     return (bins[modal - 1] + bins[modal] + bins[modal + 1]) / len(gaps)
 
 
-def _of_values(function: str, values: list[Any]) -> Any:  # noqa: C901, PLR0911 - one line for each function
+def _of_values(function: str, values: list[Any]) -> Any:
     match function:
         case "n_unique":
             return len({_plain(value) for value in values})
@@ -178,7 +179,8 @@ def _variance(values: Sequence[Fraction]) -> Fraction | None:
     n = len(values)
     if n < 2:
         return None
-    return (n * sum(value * value for value in values) - sum(values) ** 2) / (n * (n - 1))
+    total = sum(values, Fraction(0))
+    return (n * sum((value * value for value in values), Fraction(0)) - total * total) / (n * (n - 1))
 
 
 def _spread(values: list[Any], *, root: bool) -> float | None:

@@ -41,7 +41,7 @@ def evaluate_row(node: Node, row: Mapping[str, Any], columns: Mapping[str, tuple
     return _call(node, row, columns, kind)
 
 
-def _call(  # noqa: PLR0911
+def _call(
     node: Call, row: Mapping[str, Any], columns: Mapping[str, tuple[str, bool]], kind: str
 ) -> Any:
     name, values = node.function, [evaluate_row(arg, row, columns) for arg in node.args]
@@ -206,7 +206,7 @@ _FLOAT_MATH: dict[str, Callable[[float], Any]] = {
 }
 
 
-def _unary(name: str, values: list[Any], kind: str) -> Any:  # noqa: PLR0911
+def _unary(name: str, values: list[Any], kind: str) -> Any:
     value = values[0]
     if isinstance(value, bool):
         return not value
@@ -271,7 +271,7 @@ def _fit(value: Decimal, kind: str) -> Any:
     return _EXACT.add(rounded, 0) if abs(int(rounded.scaleb(scale, _EXACT))) < 10**38 else None
 
 
-def convert(value: Any, source: str, target: str) -> Any:  # noqa: PLR0911
+def convert(value: Any, source: str, target: str) -> Any:
     """Cast one value that is not None."""
     if source == target:
         return value

@@ -136,7 +136,7 @@ def _column_value(dtype: DataType, value: object, *, is_id: bool, is_key: bool) 
     return _typed(dtype, value)
 
 
-def _typed(dtype: DataType, value: object) -> Value:  # noqa: PLR0911  one a type
+def _typed(dtype: DataType, value: object) -> Value:
     match dtype:
         case String():
             return _text(dtype, value)

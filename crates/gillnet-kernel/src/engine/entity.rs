@@ -1,9 +1,7 @@
 //! One entity of a pipeline: a key column of a stream, with all aggregates over it.
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
-use arrow::datatypes::{
-    DataType, Decimal128Type, Float64Type, Int64Type, Schema, TimestampMicrosecondType,
-};
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, Schema, TimestampMicrosecondType};
 use serde_json::Value as Json;
 use std::sync::Arc;
 
@@ -328,7 +326,9 @@ fn lane_of(array: &ArrayRef) -> Lane<'_> {
         }
         DataType::Boolean => array.as_boolean().values().iter().map(u64::from).collect(),
         // Minus zero is zero, so that equal values have equal words.
-        DataType::Float64 => array.as_primitive::<Float64Type>().values().iter().map(|&x| (x + 0.0).to_bits()).collect(),
+        DataType::Float64 => {
+            array.as_primitive::<Float64Type>().values().iter().map(|&x| (x + 0.0).to_bits()).collect()
+        }
         // A column has at most 18 digits; a wider product of an expression saturates.
         DataType::Decimal128(..) => array
             .as_primitive::<Decimal128Type>()

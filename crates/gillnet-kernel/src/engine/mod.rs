@@ -63,9 +63,19 @@ pub struct Engine {
 
 enum Feature {
     /// (entity, its column)
-    Aggregate { name: String, entity: usize, column: usize },
-    Expression { name: String, expression: Expression },
-    Baseline { name: String, baseline: usize },
+    Aggregate {
+        name: String,
+        entity: usize,
+        column: usize,
+    },
+    Expression {
+        name: String,
+        expression: Expression,
+    },
+    Baseline {
+        name: String,
+        baseline: usize,
+    },
 }
 
 struct Sessions {
@@ -613,4 +623,3 @@ fn optional_timestamps(values: &[i64]) -> ArrayRef {
     let known = values.iter().map(|&value| (value != watermark::NONE).then_some(value));
     Arc::new(known.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
 }
-

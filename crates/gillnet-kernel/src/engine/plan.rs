@@ -119,7 +119,10 @@ impl Plan {
     pub fn from_json(json: &str) -> Result<Self> {
         let plan: Self = serde_json::from_str(json).map_err(|error| KernelError::Plan(error.to_string()))?;
         if plan.version != VERSION {
-            return Err(KernelError::Plan(format!("version {} is not {VERSION}, which this kernel reads", plan.version)));
+            return Err(KernelError::Plan(format!(
+                "version {} is not {VERSION}, which this kernel reads",
+                plan.version
+            )));
         }
         Ok(plan)
     }
@@ -131,9 +134,10 @@ impl StreamPlan {
     /// # Errors
     /// An unknown type name.
     pub fn arrow_schema(&self) -> Result<Schema> {
-        let fields = self.schema.iter().map(|column| {
-            Ok(Field::new(&column.name, arrow_type(&column.value_type)?, column.nullable))
-        });
+        let fields = self
+            .schema
+            .iter()
+            .map(|column| Ok(Field::new(&column.name, arrow_type(&column.value_type)?, column.nullable)));
         Ok(Schema::new(fields.collect::<Result<Vec<_>>>()?))
     }
 }

@@ -1,3 +1,5 @@
+//! What the property tests in Python do not reach: refusals at build, and the edges of a batch.
+
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, Int64Array, StringArray};

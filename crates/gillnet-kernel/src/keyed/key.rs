@@ -121,7 +121,11 @@ impl KeyState {
                 large.log.heap_bytes()
                     + std::mem::size_of::<LargeKey>()
                     + large.cursors.len() * std::mem::size_of::<Cursor>()
-                    + large.accumulators.iter().map(|a| std::mem::size_of::<Accumulator>() + a.heap_bytes()).sum::<usize>()
+                    + large
+                        .accumulators
+                        .iter()
+                        .map(|a| std::mem::size_of::<Accumulator>() + a.heap_bytes())
+                        .sum::<usize>()
             }
         };
         events + self.floors.len() * 8
@@ -356,9 +360,14 @@ fn read_small(
             _ => count_until(&rows[..upto * stride], stride, time - delay),
         };
         let low = match plan.window {
-            Window::Session { gap_us, max_length_us, .. } => {
-                session_low_small(&rows[..high * stride], stride, chain_floor(floors, plan), time - delay, gap_us, max_length_us)
-            }
+            Window::Session { gap_us, max_length_us, .. } => session_low_small(
+                &rows[..high * stride],
+                stride,
+                chain_floor(floors, plan),
+                time - delay,
+                gap_us,
+                max_length_us,
+            ),
             _ => count_until(&rows[..high * stride], stride, plan.window.lower_time(time).saturating_sub(1)),
         };
         let own = &mut accumulators[plan.first..plan.first + plan.accumulators.len()];
@@ -696,7 +705,9 @@ fn read_output(output: &OutputPlan, accumulators: &[Accumulator], floors: &[i64]
     let count_of = |index: usize| if let A::Count(n) = accumulators[index] { n } else { 0 };
     match output.reading {
         Reading::Count(a) => Value::Integer(count_of(a) as i64),
-        Reading::IntegerSum(a) => Value::Integer(integer_sum(&accumulators[a]).clamp(i64::MIN.into(), i64::MAX.into()) as i64),
+        Reading::IntegerSum(a) => {
+            Value::Integer(integer_sum(&accumulators[a]).clamp(i64::MIN.into(), i64::MAX.into()) as i64)
+        }
         Reading::DecimalSum(a) => Value::Decimal(integer_sum(&accumulators[a])),
         Reading::FloatSum(a) => match &accumulators[a] {
             A::FloatSum(sum) => Value::Float(sum.divided_by(1)),

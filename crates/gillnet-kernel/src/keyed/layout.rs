@@ -72,16 +72,46 @@ pub enum Reading {
     IntegerSum(usize),
     DecimalSum(usize),
     FloatSum(usize),
-    IntegerMean { sum: usize, count: usize, scale: u32 },
-    FloatMean { sum: usize, count: usize },
-    IntegerVariance { sum: usize, count: usize, squares: usize, scale: u32, root: bool },
-    FloatVariance { sum: usize, count: usize, squares: usize, root: bool },
+    IntegerMean {
+        sum: usize,
+        count: usize,
+        scale: u32,
+    },
+    FloatMean {
+        sum: usize,
+        count: usize,
+    },
+    IntegerVariance {
+        sum: usize,
+        count: usize,
+        squares: usize,
+        scale: u32,
+        root: bool,
+    },
+    FloatVariance {
+        sum: usize,
+        count: usize,
+        squares: usize,
+        root: bool,
+    },
     Distinct(usize),
     Entropy(usize),
-    Extreme { accumulator: usize, greatest: bool, lane: LaneType },
-    End { accumulator: usize, last: bool, lane: LaneType },
+    Extreme {
+        accumulator: usize,
+        greatest: bool,
+        lane: LaneType,
+    },
+    End {
+        accumulator: usize,
+        last: bool,
+        lane: LaneType,
+    },
     /// Read before the event itself enters; `floor` is the latest time among dropped events.
-    SinceLast { accumulator: usize, floor: usize, size_us: i64 },
+    SinceLast {
+        accumulator: usize,
+        floor: usize,
+        size_us: i64,
+    },
     MeanGap(usize),
     StdGap(usize),
     ModalGapShare(usize),
@@ -110,9 +140,15 @@ pub struct Layout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Floor {
     /// The latest time of a dropped event of selection `bit`; it matters for `size_us`.
-    Latest { bit: u8, size_us: i64 },
+    Latest {
+        bit: u8,
+        size_us: i64,
+    },
     /// The chain of sessions at the last dropped event: its start; the next word is its last time.
-    SessionStart { gap_us: i64, max_length_us: i64 },
+    SessionStart {
+        gap_us: i64,
+        max_length_us: i64,
+    },
     SessionLast,
 }
 
@@ -290,7 +326,9 @@ impl Layout {
                 }
             }
             (_, None) => return Err(KernelError::Plan(format!("{function:?} needs an input column"))),
-            (_, Some(other)) => return Err(KernelError::Plan(format!("{function:?} cannot read a column of {other:?}"))),
+            (_, Some(other)) => {
+                return Err(KernelError::Plan(format!("{function:?} cannot read a column of {other:?}")))
+            }
         })
     }
 }

@@ -362,9 +362,9 @@ impl Column {
                 Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC"))
             }
             DataType::Float64 => Self::Float(Float64Builder::with_capacity(rows)),
-            DataType::Decimal128(precision, scale) => Self::Decimal(
-                Decimal128Builder::with_capacity(rows).with_precision_and_scale(*precision, *scale)?,
-            ),
+            DataType::Decimal128(precision, scale) => {
+                Self::Decimal(Decimal128Builder::with_capacity(rows).with_precision_and_scale(*precision, *scale)?)
+            }
             DataType::Utf8 => Self::Text(StringBuilder::new()),
             other => return Err(KernelError::Plan(format!("no aggregate has the type {other}"))),
         })

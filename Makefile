@@ -1,0 +1,133 @@
+# Gillnet's commands. Each does its own set-up; a second call finds it done. CI calls the same targets.
+#
+#   make demo            both scenarios in one process, about a minute     make demo KAFKA=1   the same through a real broker
+#   make test            everything that CI holds the project to
+#   make help            the rest
+#
+# Set-up leaves stamps in .venv, so that a changed lock file, pyproject or Rust source does again just what it must.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+KAFKA ?=
+BENCH ?= -m bench.payments.run
+
+VENV := .venv
+BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
+PIP := -m pip --disable-pip-version-check --quiet
+PACKAGING := pyproject.toml README.md LICENSE
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
+
+# One profile for every cargo command: clippy, tests and the extension module share what they compile of the
+# dependencies. `make test-deep` runs the tests once more with overflow checks and debug assertions.
+CARGO_FLAGS := --release --workspace --locked
+
+# ---- what people call ------------------------------------------------------------------------------------------------
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+.PHONY: demo
+demo: setup ## both scenarios; KAFKA=1: through a real broker
+	@$(if $(KAFKA),$(BIN)/python scripts/check_prerequisites.py kafka)
+	@$(BIN)/gillnet demo $(if $(KAFKA),--kafka)
+
+.PHONY: test
+test: check-kafka lint test-rust test-python ## what CI runs: lint, types, layers, Rust, Python, the real Kafka
+
+.PHONY: lint
+lint: setup ## ruff, mypy, import-linter, rustfmt, clippy
+	@echo "== ruff"
+	$(BIN)/ruff check --output-format concise .
+	$(BIN)/ruff format --check .
+	@echo "== layers (import-linter)"
+	$(BIN)/lint-imports
+	@echo "== types (mypy)"
+	$(BIN)/mypy
+	@echo "== rustfmt, clippy"
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --all-targets --quiet -- -D warnings
+
+.PHONY: format
+format: setup ## let the formatters change the files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	cargo fmt --all
+
+.PHONY: test-rust
+test-rust: check-tools ## the Rust tests
+	@echo "== Rust tests"
+	cargo test $(CARGO_FLAGS) --quiet
+
+.PHONY: test-python
+test-python: setup check-kafka ## every Python test, the real Kafka and the examples in docstrings included
+	@echo "== Python tests, with the real Kafka"
+	$(BIN)/pytest
+
+.PHONY: test-unit
+test-unit: setup ## the Python tests that need no broker
+	$(BIN)/pytest -m "not kafka"
+
+.PHONY: test-integration
+test-integration: setup check-kafka ## the Python tests that need a broker
+	$(BIN)/pytest -m kafka
+
+.PHONY: test-deep
+test-deep: setup ## 10,000 examples a property, and the Rust tests with overflow checks; hours
+	cargo test --workspace --locked --quiet
+	HYPOTHESIS_PROFILE=deep $(BIN)/pytest tests/property --timeout=0
+
+.PHONY: bench
+bench: $(BENCH_VENV)/.installed check-kafka ## speed, CPU, memory and latency beside others; BENCH="-m bench.payments.latency …"
+	$(BENCH_VENV)/bin/python $(BENCH)
+
+.PHONY: dist
+dist: setup ## the wheel and the source distribution
+	rm -rf dist
+	$(BIN)/maturin build --release --locked --out dist
+	$(BIN)/maturin sdist --out dist
+
+.PHONY: lock
+lock: ## refresh requirements/*.lock from pyproject.toml; UPGRADE=1 takes the newest
+	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
+
+.PHONY: clean
+clean: ## remove what the targets above made in this directory
+	rm -rf $(VENV) $(BENCH_VENV) .venv-lock target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests bench scripts -name __pycache__ -prune -exec rm -rf {} +
+	rm -f src/gillnet/_kernel*.so
+
+# ---- set-up ----------------------------------------------------------------------------------------------------------
+
+.PHONY: setup check-tools check-kafka
+setup: $(VENV)/.built ## the environment with Gillnet in it
+
+check-tools:
+	@$(PYTHON) scripts/check_prerequisites.py build
+
+check-kafka:
+	@$(PYTHON) scripts/check_prerequisites.py kafka
+
+# `| check-tools`: the check runs first and says in one paragraph what is missing; it does not make the stamp older.
+$(VENV)/.locked: requirements/dev.lock | check-tools
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "== locked dependencies, into $(VENV)"
+	$(BIN)/python $(PIP) install --require-hashes -r requirements/dev.lock
+	@touch $@
+
+# Cargo builds only what changed, and maturin puts the module beside the Python sources: those need no second install.
+$(VENV)/.built: $(VENV)/.locked $(PACKAGING) $(RUST_SOURCES)
+	@echo "== the kernel (minutes the first time)"
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python $(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(BENCH_VENV)/.installed: requirements/bench.lock $(PACKAGING) $(RUST_SOURCES) | check-tools
+	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python $(PIP) install --require-hashes -r requirements/bench.lock
+	PATH="$(abspath $(BENCH_VENV))/bin:$$PATH" $(BENCH_VENV)/bin/python $(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
