@@ -1,4 +1,4 @@
-"""Gillnet's embedded runtime on the benchmark's work: the definition that a user would write, and nothing tuned by hand.
+"""Gillnet's embedded runtime on the benchmark's work: the definition that a user would write, not tuned by hand.
 
 At-least-once like the others: outputs are flushed, then offsets are committed, every few seconds.
 """

@@ -429,7 +429,7 @@ impl Engine {
             stats.ids += stream.seen.len();
             stats.id_bytes += stream.seen.heap_bytes();
         }
-        stats.timers = self.sessions.as_ref().map_or(0, |sessions| sessions.timers.len());
+        stats.timers = self.sessions.as_ref().map_or(0, |sessions| sessions.timers.held());
         stats
     }
 
