@@ -299,23 +299,8 @@ def _check_sources(plan: PipelinePlan, sources: Mapping[str, Source]) -> None:
         )
     if extra := sorted(set(sources) - wanted):
         raise ConfigurationError(
-            f"pipeline {plan.name!r}: there is a source for {extra[0]!r}, and its streams are {', "
-            f""
-            f""
-            f""
-            f""
-            f""
-            f""
-            f""
-            f""
-            f""
-           
-           
-           
-            " f"f"'.join(sorted(wanted))}."
-       
-       
-       
+            f"pipeline {plan.name!r}: there is a source for {extra[0]!r}, and its streams are"
+            f" {', '.join(sorted(wanted))}."
         )
 
 
