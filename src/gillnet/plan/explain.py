@@ -23,7 +23,7 @@ from gillnet.plan.nodes import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gillnet.plan.expressions import Node
+    from gillnet.plan.expressions import Column, Node
 
 
 def format_window(window: Window) -> str:
@@ -42,7 +42,9 @@ def format_window(window: Window) -> str:
 
 def describe_aggregate(function: str, value: Node | None, window: Window | None) -> str:
     """Write an aggregate in words: ``sum of amount over 5m``."""
-    of = f" of {format_expression(value)}" if value is not None else ""
+    of = ""
+    if value is not None:
+        of = f" of {value.name if isinstance(value, Column) else format_expression(value)}"
     over = f" over {format_window(window)}" if window is not None else ""
     return f"{function}{of}{over}"
 
