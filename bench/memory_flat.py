@@ -1,8 +1,8 @@
 """Memory under TTL: 10 M payments through the keyed state, sampled every million.
 
-``python -m bench.memory_flat [--events 10000000]``: six features over 50,000 cards by Zipf's law, 1,000 events a second of
-event time; windows and allowed lateness of 20 minutes each, so that 2.4 M events are kept once it is full. From then on nothing
-may grow. Prints bytes per event kept and the process's RSS; writes ``bench/results/memory_flat.json``.
+``python -m bench.memory_flat [--events 10000000]``: six features over 50,000 cards by Zipf's law, 1,000 events a second
+of event time; windows and allowed lateness of 20 minutes each, so that 2.4 M events are kept once it is full. From then
+on nothing may grow. Prints bytes per event kept and the process's RSS; writes ``bench/results/memory_flat.json``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ Payment = gn.Schema(
 
 def pipeline(rate: int) -> gn.Pipeline:
     """Six features over a card; lateness chosen so that the state holds about 2.4 M events at any rate."""
-    payments = gn.Stream("payments", schema=Payment, id="tx_id", event_time="ts", allowed_lateness=f"{2_400_000 // rate // 2}s")
+    payments = gn.Stream(
+        "payments", schema=Payment, id="tx_id", event_time="ts", allowed_lateness=f"{2_400_000 // rate // 2}s"
+    )
     card = payments.by("card_id")
     window = f"{2_400_000 // rate // 2}s"
     features = gn.Features(
@@ -82,7 +84,9 @@ def main() -> None:
         if (first + BATCH) // 1_000_000 > first // 1_000_000 or first + BATCH >= arguments.events:
             stats = features.stats()
             held = stats["bytes"] + stats["id_bytes"]
-            samples.append({"events": int(number[-1]) + 1, "kept": stats["events"], "state_bytes": held, "rss_bytes": rss_bytes()})
+            samples.append(
+                {"events": int(number[-1]) + 1, "kept": stats["events"], "state_bytes": held, "rss_bytes": rss_bytes()}
+            )
             per_event = held / max(stats["events"], 1)
             print(
                 f"{samples[-1]['events']:>10,} events  kept {stats['events']:>9,}  state {held / 1e6:7.1f} MB"

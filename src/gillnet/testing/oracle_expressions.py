@@ -41,9 +41,7 @@ def evaluate_row(node: Node, row: Mapping[str, Any], columns: Mapping[str, tuple
     return _call(node, row, columns, kind)
 
 
-def _call(
-    node: Call, row: Mapping[str, Any], columns: Mapping[str, tuple[str, bool]], kind: str
-) -> Any:
+def _call(node: Call, row: Mapping[str, Any], columns: Mapping[str, tuple[str, bool]], kind: str) -> Any:
     name, values = node.function, [evaluate_row(arg, row, columns) for arg in node.args]
     kinds = [infer(arg, columns, what="oracle").type for arg in node.args]
     if name in ("eq", "ne", "lt", "le", "gt", "ge", "is_in"):
