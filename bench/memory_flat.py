@@ -1,8 +1,9 @@
 """Memory under TTL: 10 M payments through the keyed state, sampled every million.
 
-``python -m bench.memory_flat [--events 10000000]``: six features over 50,000 cards by Zipf's law, 1,000 events a second
-of event time; windows and allowed lateness of 20 minutes each, so that 2.4 M events are kept once it is full. From then
-on nothing may grow. Prints bytes per event kept and the process's RSS; writes ``bench/results/memory_flat.json``.
+``python -m bench.memory_flat [--events 10000000]``: six features over 50,000 cards by Zipf's law, 1,000 events a
+second of event time; windows and allowed lateness of 20 minutes each, so that 2.4 M events are kept once it is full.
+From then on nothing may grow. Prints bytes per event kept and the process's RSS; writes
+``bench/results/memory_flat.json``.
 """
 
 from __future__ import annotations

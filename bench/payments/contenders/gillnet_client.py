@@ -1,4 +1,4 @@
-"""Gillnet's embedded runtime on the benchmark's work: the definition that a user would write, nothing tuned by hand.
+"""Gillnet's embedded runtime on the benchmark's work: the definition that a user would write, not tuned by hand.
 
 At-least-once like the others: outputs are flushed, then offsets are committed, every few seconds.
 """
@@ -8,18 +8,15 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from typing import TYPE_CHECKING
 
 import gillnet as gn
 from bench.payments.contract import BLOCK_ABOVE, FEATURES, REVIEW_ABOVE, Job, Meter, announce_ready, parse_job
 from gillnet import col
 from gillnet.connectors.kafka import KafkaSink, KafkaSource
+from gillnet.core.messages import RawBatch
 from gillnet.runtimes.embedded import EmbeddedRuntime, Outputs, RuntimeOptions
 from gillnet.serving.model import load_model
 from gillnet.serving.scorers import choose_scorer
-
-if TYPE_CHECKING:
-    from gillnet.core.messages import RawBatch
 
 Payment = gn.Schema(
     tx_id=gn.String(),

@@ -35,7 +35,12 @@ class Baseline:
 
 
 def baseline(
-    of: str, *, quantile: float = 0.99, over: str | timedelta = "24h", step: str | timedelta = "10m", min_count: int = 100
+    of: str,
+    *,
+    quantile: float = 0.99,
+    over: str | timedelta = "24h",
+    step: str | timedelta = "10m",
+    min_count: int = 100,
 ) -> Baseline:
     """Return the streaming ``quantile`` of feature ``of`` over the population's recently closed sessions.
 
@@ -46,7 +51,8 @@ def baseline(
     quantile
         Between 0 and 1, both excluded; 0.5 is the median.
     over
-        How far back sessions count, in whole steps before the step that the event lies in: nothing after the event (I6).
+        How far back sessions count, in whole steps before the step that the event lies in: nothing after the event
+        (I6).
     step
         How often the limit moves, in event time.
     min_count
@@ -54,8 +60,8 @@ def baseline(
 
     Notes
     -----
-    Counted in logarithmic bins with a relative error of at most 1 % (DDSketch, Masson, Rim and Lee, VLDB 2019), about 16 bytes
-    for each bin in use and step.
+    Counted in logarithmic bins with a relative error of at most 1 % (DDSketch, Masson, Rim and Lee, VLDB 2019),
+    about 16 bytes for each bin in use and step.
     """
     return Baseline(of, quantile, over, step, min_count)
 
@@ -71,14 +77,14 @@ class Features:
     stream
         The root stream: one row comes out for each of its events.
     **features
-        Name to aggregate (of this stream, or of another with ``.at(column)``) or row expression over the stream's columns and
-        other features, in any order.
+        Name to aggregate (of this stream, or of another with ``.at(column)``) or row expression over the stream's
+        columns and other features, in any order.
 
     Raises
     ------
     DefinitionError
-        For a name that is taken, an unknown column, a type that does not fit, another stream's aggregate without ``at``,
-        or expressions that need each other.
+        For a name that is taken, an unknown column, a type that does not fit, another stream's aggregate without
+        ``at``, or expressions that need each other.
     """
 
     def __init__(self, stream: Stream, **features: Feature) -> None:
@@ -107,8 +113,8 @@ class Sessions(Features):
     max_length
         A session is cut where it would last this long, so that its state is bounded.
     **features
-        Name to aggregation (``gillnet.count()``, over the session), to an aggregate with a window of its own, to a `baseline`,
-        or to a row expression.
+        Name to aggregation (``gillnet.count()``, over the session), to an aggregate with a window of its own, to a
+        `baseline`, or to a row expression.
     """
 
     def __init__(
@@ -131,9 +137,13 @@ class Sessions(Features):
         self.sessions = SessionsNode(key=key, gap_us=over.size_us, max_length_us=over.max_length_us)
 
 
-def _lower(stream: Stream, features: Mapping[str, Feature]) -> tuple[tuple[FeatureNode, ...], Columns, dict[str, StreamNode]]:
+def _lower(
+    stream: Stream, features: Mapping[str, Feature]
+) -> tuple[tuple[FeatureNode, ...], Columns, dict[str, StreamNode]]:
     if not features:
-        raise DefinitionError(f"Features of {stream.name!r}: there is none; give at least one, such as n=card.count(over='1h').")
+        raise DefinitionError(
+            f"Features of {stream.name!r}: there is none; give at least one, such as n=card.count(over='1h')."
+        )
     columns: Columns = {name: (dtype.name, dtype.nullable) for name, dtype in stream.schema.items()}
     others: dict[str, StreamNode] = {}
     for name in features:
@@ -178,13 +188,17 @@ def _order(features: Mapping[str, Feature], columns: Columns) -> list[str]:
         if unknown:
             missing = min(unknown)
             known = [*columns, *features]
-            raise DefinitionError(f"feature {name!r}: there is no column or feature {missing!r}{nearest(missing, known)}.")
+            raise DefinitionError(
+                f"feature {name!r}: there is no column or feature {missing!r}{nearest(missing, known)}."
+            )
         needs[name] = used & set(features)
     try:
         tuple(TopologicalSorter(needs).static_order())
     except CycleError as error:
         circle = " needs ".join(reversed(error.args[1]))
-        raise DefinitionError(f"features: {circle}; a feature cannot need itself. Break the circle at one of them.") from None
+        raise DefinitionError(
+            f"features: {circle}; a feature cannot need itself. Break the circle at one of them."
+        ) from None
     placed: list[str] = []
     waiting = list(features)
     while waiting:
@@ -199,11 +213,15 @@ def _aggregate(name: str, feature: Aggregate, root: Stream, others: dict[str, St
     if own and feature.stream != root.node:
         raise DefinitionError(f"feature {name!r}: two different streams are called {root.name!r}; rename one.")
     if own and feature.lookup is not None:
-        raise DefinitionError(f"feature {name!r}: at({feature.lookup!r}) reads another stream; this one is {root.name!r} itself.")
+        raise DefinitionError(
+            f"feature {name!r}: at({feature.lookup!r}) reads another stream; this one is {root.name!r} itself."
+        )
     if not own:
         _check_lookup(name, feature, root)
         if others.setdefault(feature.stream.name, feature.stream) != feature.stream:
-            raise DefinitionError(f"feature {name!r}: two different streams are called {feature.stream.name!r}; rename one.")
+            raise DefinitionError(
+                f"feature {name!r}: two different streams are called {feature.stream.name!r}; rename one."
+            )
     return AggregateNode(
         name=name,
         type=feature.type,
@@ -227,12 +245,14 @@ def _check_lookup(name: str, feature: Aggregate, root: Stream) -> None:
         return
     if feature.lookup not in root.schema:
         raise DefinitionError(
-            f"feature {name!r}: at({feature.lookup!r}) is not a column of {root.name!r}{nearest(feature.lookup, root.schema)}."
+            f"feature {name!r}: at({feature.lookup!r}) is not a column of "
+            f"{root.name!r}{nearest(feature.lookup, root.schema)}."
         )
     given, wanted = root.schema[feature.lookup].name, feature.stream.schema[feature.key].name
     if given != wanted:
         raise DefinitionError(
-            f"feature {name!r}: at({feature.lookup!r}) is {given}, and the key {feature.key!r} of {feature.stream.name!r} is {wanted}."
+            f"feature {name!r}: at({feature.lookup!r}) is {given}, and the key {feature.key!r} of "
+            f"{feature.stream.name!r} is {wanted}."
         )
 
 

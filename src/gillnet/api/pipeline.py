@@ -42,7 +42,7 @@ def review(when: Expr, *, reason: str | None = None) -> Rule:
 
 
 def allow(when: Expr, *, reason: str | None = None) -> Rule:
-    """Return a rule that lets the event pass where ``when`` is true; put exceptions first, since the first match decides."""
+    """Return a rule that lets the event pass where ``when`` is true; put it first, since the first match decides."""
     return Rule("allow", when, reason)
 
 
@@ -56,12 +56,13 @@ class Pipeline:
     name
         The pipeline's name; by default the root stream's.
     model
-        A model's name with a version or an alias: ``"fraud@3"``, ``"fraud@champion"``. Its score is the column ``score``.
+        A model's name with a version or an alias: ``"fraud@3"``, ``"fraud@champion"``. Its score is the column
+        ``score``.
     model_features
         The features that the model takes, in order; by default all features that are numbers or booleans.
     policy
-        Rules in order. The first that matches decides; every rule that matches gives its reason. Without a match: ``allow``.
-        A condition that is null does not match.
+        Rules in order. The first that matches decides; every rule that matches gives its reason. Without a match:
+        ``allow``. A condition that is null does not match.
 
     Attributes
     ----------
@@ -108,14 +109,18 @@ class Pipeline:
 def _model(ref: str, chosen: Sequence[str] | None, features: Features) -> ModelNode:
     name, at, version = ref.partition("@")
     if not (name and at and version):
-        raise DefinitionError(f"model={ref!r}: write name@version or name@alias, such as 'fraud@3' or 'fraud@champion'.")
+        raise DefinitionError(
+            f"model={ref!r}: write name@version or name@alias, such as 'fraud@3' or 'fraud@champion'."
+        )
     types = {node.name: node.type for node in features.nodes}
     usable = [name for name, value_type in types.items() if value_type.partition("(")[0] in MODEL_TYPES]
     for feature in chosen or ():
         if feature not in features.columns:
             raise DefinitionError(f"model_features: there is no feature {feature!r}{nearest(feature, types)}.")
         if features.columns[feature][0].partition("(")[0] not in MODEL_TYPES:
-            raise DefinitionError(f"model_features: {feature!r} is {features.columns[feature][0]}; a model takes numbers.")
+            raise DefinitionError(
+                f"model_features: {feature!r} is {features.columns[feature][0]}; a model takes numbers."
+            )
     names = list(chosen) if chosen is not None else usable
     return ModelNode(ref=ref, features=tuple((name, features.columns[name][0]) for name in names))
 
@@ -126,7 +131,7 @@ def _rule(number: int, rule: Rule, columns: dict[str, tuple[str, bool]]) -> Rule
         raise DefinitionError(f"{place}: {rule.when!r} is not an expression; write one such as col('score') > 0.97.")
     value_type, _ = infer(rule.when.node, columns, what=place)
     if value_type != "bool":
-        raise DefinitionError(f"{place}: {format_expression(rule.when.node)} is {value_type}, not bool; compare it with something.")
+        raise DefinitionError(
+            f"{place}: {format_expression(rule.when.node)} is {value_type}, not bool; compare it with something."
+        )
     return RuleNode(action=rule.action, when=rule.when.node, reason=rule.reason or format_expression(rule.when.node))
-
-

@@ -26,7 +26,8 @@ class Stream:
     schema
         The typed columns. A record that does not fit goes to ``<name>.malformed`` with a reason.
     id
-        The column that identifies a record (String or Integer, not nullable). A second record with the id is a duplicate.
+        The column that identifies a record (String or Integer, not nullable). A second record with the id is a
+        duplicate.
     event_time
         The column that says when it happened (Timestamp, not nullable).
     watermark_delay
@@ -124,8 +125,8 @@ class Entity:
     """The events of a stream that share a key: windows and aggregates stand on it.
 
     ``over`` is a duration (a sliding window that ends at, and includes, the event), or `gillnet.sliding`,
-    `gillnet.tumbling` or `gillnet.session`. ``where`` keeps the events for which a boolean expression is true. ``delay``
-    makes the window end that long before the event.
+    `gillnet.tumbling` or `gillnet.session`. ``where`` keeps the events for which a boolean expression is true.
+    ``delay`` makes the window end that long before the event.
     """
 
     def __init__(self, stream: Stream, key: str | None) -> None:
@@ -135,7 +136,9 @@ class Entity:
     def __repr__(self) -> str:
         return f"<{self.stream.name} by {self.key or 'nothing'}>"
 
-    def aggregate(self, aggregation: Aggregation, *, over: str | timedelta | WindowSpec, delay: Duration = "0s") -> Aggregate:
+    def aggregate(
+        self, aggregation: Aggregation, *, over: str | timedelta | WindowSpec, delay: Duration = "0s"
+    ) -> Aggregate:
         """Put an aggregation such as ``gillnet.sum("amount")`` over a window of this entity."""
         return bind(self.stream.node, self.key, aggregation, over, delay)
 
@@ -146,7 +149,7 @@ class Entity:
     def sum(
         self, value: str | Expr, *, over: Duration | WindowSpec, where: Expr | None = None, delay: Duration = "0s"
     ) -> Aggregate:
-        """Return the sum of a number; exact for integers and decimals, the exact sum rounded once for floats; 0 of none."""
+        """Return the sum of a number: exact, for floats rounded once at the end; 0 of none."""
         return self.aggregate(fn.sum(value, where=where), over=over, delay=delay)
 
     def mean(
@@ -194,7 +197,7 @@ class Entity:
     def last(
         self, value: str | Expr, *, over: Duration | WindowSpec, where: Expr | None = None, delay: Duration = "0s"
     ) -> Aggregate:
-        """Return the value of the newest event in the window that has one (the event itself, unless there is a delay)."""
+        """Return the value of the newest event in the window that has one: without delay, the event itself."""
         return self.aggregate(fn.last(value, where=where), over=over, delay=delay)
 
     def entropy(

@@ -57,9 +57,9 @@ class FeatureOperator:
 
     Notes
     -----
-    A row sees exactly the records that arrived before it, so rows do not depend on where batches end. Memory is the events
-    inside window + allowed lateness, about 8 bytes for each word of an event (4, and one for each input column), and comes
-    back by TTL as the watermark moves.
+    A row sees exactly the records that arrived before it, so rows do not depend on where batches end. Memory is the
+    events inside window + allowed lateness, about 8 bytes for each word of an event (4, and one for each input
+    column), and comes back by TTL as the watermark moves.
     """
 
     def __init__(self, plan: PipelinePlan) -> None:
@@ -112,7 +112,9 @@ class FeatureOperator:
 
 def arrow_schema(schema: Schema) -> pa.Schema:
     """Return the Arrow schema that decoded records of a stream have."""
-    return pa.schema([pa.field(name, _arrow_type(dtype.name), nullable=dtype.nullable) for name, dtype in schema.items()])
+    return pa.schema(
+        [pa.field(name, _arrow_type(dtype.name), nullable=dtype.nullable) for name, dtype in schema.items()]
+    )
 
 
 def _arrow_type(name: str) -> pa.DataType:
@@ -120,4 +122,3 @@ def _arrow_type(name: str) -> pa.DataType:
         return pa.decimal128(38, int(name[8:-1]))
     types = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
     return types.get(name) or pa.timestamp("us", tz="UTC")
-

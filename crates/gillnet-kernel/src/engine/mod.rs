@@ -10,18 +10,20 @@
 //! depend on where batches end.
 
 mod baseline;
+mod columns;
 mod entity;
 pub mod plan;
 mod sessions;
 mod stream;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringArray};
-use arrow::array::{StringBuilder, TimestampMicrosecondArray, UInt64Array};
+use arrow::array::{StringBuilder, UInt64Array};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use serde_json::json;
 use std::sync::Arc;
 
 use self::baseline::Baseline;
+use self::columns::{optional_timestamps, timestamps, Columns};
 use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings};
 use self::plan::{FeaturePlan, Plan};
 use self::sessions::{Closed, SessionTimers};
@@ -429,7 +431,7 @@ impl Engine {
             stats.ids += stream.seen.len();
             stats.id_bytes += stream.seen.heap_bytes();
         }
-        stats.timers = self.sessions.as_ref().map_or(0, |sessions| sessions.timers.len());
+        stats.timers = self.sessions.as_ref().map_or(0, |sessions| sessions.timers.held());
         stats
     }
 
@@ -586,40 +588,4 @@ fn feed_baselines(sessions: &mut Sessions, batch: &RecordBatch, closed: &[(Close
         }
     }
     Ok(())
-}
-
-/// A record batch that grows by a column at a time.
-struct Columns {
-    fields: Vec<Arc<Field>>,
-    arrays: Vec<ArrayRef>,
-}
-
-impl Columns {
-    fn of(batch: &RecordBatch) -> Self {
-        Self { fields: batch.schema().fields().to_vec(), arrays: batch.columns().to_vec() }
-    }
-
-    fn push(&mut self, name: &str, array: ArrayRef) {
-        self.fields.push(Arc::new(Field::new(name, array.data_type().clone(), true)));
-        self.arrays.push(array);
-    }
-
-    fn evaluate(&mut self, name: &str, expression: &Expression) -> Result<()> {
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(self.fields.clone())), self.arrays.clone())?;
-        self.push(name, expression.evaluate(&batch)?);
-        Ok(())
-    }
-
-    fn finish(self) -> Result<RecordBatch> {
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(self.fields)), self.arrays)?)
-    }
-}
-
-fn timestamps(values: Vec<i64>) -> ArrayRef {
-    Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC"))
-}
-
-fn optional_timestamps(values: &[i64]) -> ArrayRef {
-    let known = values.iter().map(|&value| (value != watermark::NONE).then_some(value));
-    Arc::new(known.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
 }

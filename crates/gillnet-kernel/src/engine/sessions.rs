@@ -78,12 +78,7 @@ impl SessionTimers {
     }
 
     /// Timers and emitted sessions held.
-    pub fn len(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.heap.len() + self.emitted.len()
-    }
-
-    /// Whether nothing is held.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }

@@ -86,7 +86,7 @@ fn round_scaled(quotient: &BigUint, sticky: bool, exponent: i64) -> f64 {
     if top > 1024 {
         return f64::INFINITY;
     }
-    let keep = if top - 1 >= -1022 { 53 } else { 53 - (-1022 - (top - 1)) };
+    let keep = if top > -1022 { 53 } else { 53 - (-1022 - (top - 1)) };
     if keep < 0 {
         return 0.0;
     }

@@ -464,8 +464,8 @@ pub fn variance_float(n: u64, sum: &FloatSum, squares: &FloatSum) -> Option<f64>
         return Some(f64::NAN);
     };
     let exponent = q_exponent.min(2 * s_exponent);
-    let numerator =
-        (q * BigInt::from(n) << ((q_exponent - exponent) as u64)) - (&s * &s << ((2 * s_exponent - exponent) as u64));
+    let numerator = ((q * BigInt::from(n)) << ((q_exponent - exponent) as u64))
+        - ((&s * &s) << ((2 * s_exponent - exponent) as u64));
     let denominator = BigUint::from(n) * BigUint::from(n - 1);
     Some(ratio_big(&numerator, &denominator, exponent))
 }

@@ -6,15 +6,18 @@
 //! - [`accumulator`]: what a window keeps of its events; each takes an event in and out again, exactly
 //! - [`window`]: the bounds of sliding, tumbling and session windows
 //! - [`layout`]: the aggregates of one entity, compiled to windows, accumulators and outputs
-//! - [`key`]: one key: a plain list of events while it is small, cursors with accumulators once it has grown
+//! - [`reading`]: values from accumulators
+//! - [`key`]: one key: a plain list of events while it is small, and [`large`] once it has grown: cursors with accumulators
 //! - [`store`]: all keys of one entity, their TTL and their bytes
 
 pub mod accumulator;
 pub mod codec;
 pub mod interner;
 pub mod key;
+mod large;
 pub mod layout;
 pub mod log;
+pub mod reading;
 pub mod row;
 pub mod store;
 pub mod window;

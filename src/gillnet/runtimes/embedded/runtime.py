@@ -1,7 +1,8 @@
 """The loop: poll, decode, compute features, score, decide, write; commit what is flushed.
 
-At-least-once: offsets are committed after the outputs of everything polled before are flushed. Batches adapt: a poll takes
-what is there, so one event at a low rate, and under load as many as the latency budget allows, by the measured cost.
+At-least-once: offsets are committed after the outputs of everything polled before are flushed. Batches adapt: a poll
+takes what is there, so one event at a low rate, and under load as many as the latency budget allows, by the measured
+cost.
 """
 
 from __future__ import annotations
@@ -93,8 +94,8 @@ class EmbeddedRuntime:
 
     Notes
     -----
-    At-least-once per sink: after a crash, records since the last commit are processed again. State is in memory and starts
-    empty.
+    At-least-once per sink: after a crash, records since the last commit are processed again. State is in memory and
+    starts empty.
     """
 
     def __init__(
@@ -293,16 +294,18 @@ def _check_sources(plan: PipelinePlan, sources: Mapping[str, Source]) -> None:
     wanted = {stream.name for stream in plan.streams}
     if missing := sorted(wanted - set(sources)):
         raise ConfigurationError(
-            f"pipeline {plan.name!r}: stream {missing[0]!r} has no source; give one, such as --source {missing[0]}=<uri>."
+            f"pipeline {plan.name!r}: stream {missing[0]!r} has no source; give one, such as "
+            f"--source {missing[0]}=<uri>."
         )
     if extra := sorted(set(sources) - wanted):
         raise ConfigurationError(
-            f"pipeline {plan.name!r}: there is a source for {extra[0]!r}, and its streams are {', '.join(sorted(wanted))}."
+            f"pipeline {plan.name!r}: there is a source for {extra[0]!r}, and its streams are"
+            f" {', '.join(sorted(wanted))}."
         )
 
 
 def _decoder(plan: PipelinePlan, name: str) -> DecodeOperator:
-    """The decoder of a stream: its keys, and the columns that look up other streams, must not be null or empty."""
+    """Make a stream's decoder: keys, and columns that look up other streams, must not be null or empty."""
     stream = plan.stream(name)
     aggregates = [feature for feature in plan.features if isinstance(feature, AggregateNode)]
     keys = {feature.key for feature in aggregates if feature.stream == name and feature.key}

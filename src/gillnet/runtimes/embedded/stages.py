@@ -21,7 +21,9 @@ CONTRIBUTIONS = "__contributions"
 SCORE_AS_SCORED = "__score"
 Detail = Literal["audit", "decision"]
 _CONTRIBUTION_TYPE = pa.list_(
-    pa.struct([("code", pa.string()), ("feature", pa.string()), ("value", pa.float64()), ("contribution", pa.float64())])
+    pa.struct(
+        [("code", pa.string()), ("feature", pa.string()), ("value", pa.float64()), ("contribution", pa.float64())]
+    )
 )
 REMEMBERED_ALERTS = 100_000
 """Sessions whose alert is remembered, so that it is given once; the oldest are forgotten first."""
@@ -102,14 +104,15 @@ class ScoringStage:
         column: list[Any] = [None] * scored.batch.num_rows
         for position, found in zip(scored.flagged, reasons, strict=True):
             column[position] = [
-                {"code": r.code, "feature": r.feature, "value": r.value, "contribution": round(r.contribution, 4)} for r in found
+                {"code": r.code, "feature": r.feature, "value": r.value, "contribution": round(r.contribution, 4)}
+                for r in found
             ]
         return Scored(scored.batch.with_column(CONTRIBUTIONS, pa.array(column, _CONTRIBUTION_TYPE)), scored.flagged)
 
     def encode(self, batch: Batch) -> tuple[list[bytes], list[bytes | None]]:
         """Return rows as JSON, and their keys."""
         encoder = self._explained if CONTRIBUTIONS in batch.column_names else self._plain
-        keys = record_keys(batch, self.key) if self.key else [None] * batch.num_rows
+        keys: list[bytes | None] = record_keys(batch, self.key) if self.key else [None] * batch.num_rows
         return encoder.encode(batch), keys
 
     def new_alerts(self, scored: Scored) -> list[int]:
@@ -143,7 +146,7 @@ class ScoringStage:
                 key=None if self.key is None else str(row[self.key]),
                 decision=row[DECISION],
                 score=row.get(SCORE),
-                reasons=tuple([*row[REASONS], *(part["code"] for part in row.get(CONTRIBUTIONS) or ())]),
+                reasons=(*row[REASONS], *(part["code"] for part in row.get(CONTRIBUTIONS) or ())),
                 row=row,
             )
             for row in rows
@@ -173,12 +176,15 @@ def session_encoder(plan: PipelinePlan, columns: Sequence[str]) -> EncodeOperato
     head = {"session_start", "session_end", "revision"}
     key = plan.sessions.key if plan.sessions else ""
     rest = tuple(ColumnField(name) for name in columns if name not in head | {key})
-    fields: list[OutputField] = [ColumnField(key), *(ColumnField(name) for name in ("session_start", "session_end", "revision"))]
+    fields: list[OutputField] = [
+        ColumnField(key),
+        *(ColumnField(name) for name in ("session_start", "session_end", "revision")),
+    ]
     return EncodeOperator([*fields, GroupField("features", rest)], omit_nulls=True)
 
 
 def key_column(plan: PipelinePlan) -> str | None:
-    """Return the column that rows are keyed by at the sink: the session's key, or the first entity's of the root stream."""
+    """Return the column that rows are keyed by at the sink: the session's, or the root stream's first entity's."""
     if plan.sessions:
         return plan.sessions.key
     own = (f for f in plan.features if isinstance(f, AggregateNode) and f.stream == plan.root and f.key)
@@ -186,5 +192,5 @@ def key_column(plan: PipelinePlan) -> str | None:
 
 
 def _widened(batch: Batch) -> Batch:
-    """The score as Float64, the type that rules compare with: a float32 converts exactly. It is written as it was scored."""
+    """Make the score Float64, the type that rules compare with (exact), and keep it as scored, for writing."""
     return batch.cast_column(SCORE, "float64", SCORE_AS_SCORED)

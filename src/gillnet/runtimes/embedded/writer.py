@@ -1,7 +1,7 @@
 """A sink behind a thread: while one batch is produced, the next is computed.
 
-Worth it under load only. The kernel works without the GIL, so a large batch's writing overlaps with the next one's features;
-a small batch is written at once, by the caller, since handing it over would cost more latency than it saves.
+Worth it under load only. The kernel works without the GIL, so a large batch's writing overlaps with the next one's
+features; a small batch is written at once, by the caller, since handing it over would cost more latency than it saves.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class OverlappedSink:
                 # After a failure nothing more is written: what follows would be out of order.
                 if self._failure is None:
                     task()
-            except BaseException as failure:  # noqa: BLE001 - handed to the caller, whatever it is
+            except BaseException as failure:  # handed to the caller, whatever it is
                 self._failure = failure
             self._room.release()
             with self._lock:
