@@ -24,6 +24,7 @@ from gillnet.core.time import SystemClock
 from gillnet.connectors.memory import MemorySink
 from gillnet.lifecycle.bot_detection import ACTED, RULE_KINDS, Detection, SessionTally, judge, rate_threshold
 from gillnet.lifecycle.bot_prefixes import visitor_labels
+from gillnet.observability.metrics import StreamCounts
 from gillnet.plan.nodes import ACTIONS, PipelinePlan
 from gillnet.runtimes.embedded import Alert, EmbeddedRuntime, Outputs, RuntimeOptions
 from gillnet.scenarios.bots import bots_pipeline
@@ -50,6 +51,7 @@ class KafkaFigures:
     clicks_per_second: float
     alerts: int
     sessions: int
+    too_late: int
     differing: dict[str, int]
 
 
@@ -183,7 +185,7 @@ def _measure(
         "sessions": _TallySink(tally.add_sessions),
         "alerts": alerts,
     }
-    clicks, per_second = _run(
+    counts, per_second = _run(
         plan, SimulatorSource(simulation, "clicks"), sinks.get, emit="all", on_alerts=None if servers else on_alerts
     )
     labels = visitor_labels(simulation)
@@ -193,7 +195,7 @@ def _measure(
     bots = sum(labels[visitor].bot for visitor, _ in tally.clicks)
     return LevelReport(
         level=level,
-        clicks=clicks,
+        clicks=counts.read,
         human_sessions=sum(labels[visitor].kind == "human" for visitor, _ in tally.clicks),
         bot_sessions=bots,
         clicks_per_second=per_second,
@@ -213,8 +215,8 @@ def _run(
     *,
     emit: str,
     on_alerts: Callable[[list[Alert]], None] | None,
-) -> tuple[int, float]:
-    """Run to the end of the source; returns clicks read, and clicks per second."""
+) -> tuple[StreamCounts, float]:
+    """Run to the end of the source; returns what became of its clicks, and clicks per second."""
     clock = SystemClock()
     runtime = EmbeddedRuntime(
         plan,
@@ -224,8 +226,8 @@ def _run(
         on_alerts=on_alerts,
     )
     began_s = clock.monotonic_s()
-    read = runtime.run().stream(plan.root).read
-    return read, round(read / (clock.monotonic_s() - began_s), 0)
+    counts = runtime.run().stream(plan.root)
+    return counts, round(counts.read / (clock.monotonic_s() - began_s), 0)
 
 
 def _through_kafka(
@@ -253,12 +255,13 @@ def _through_kafka(
     def sink(name: str) -> Sink | None:
         return KafkaSink(topic=topics[name], bootstrap_servers=servers) if name in ("alerts", "sessions") else None
 
-    _, per_second = _run(plan, source("clicks"), sink, emit="flagged", on_alerts=on_alerts)
+    counts, per_second = _run(plan, source("clicks"), sink, emit="flagged", on_alerts=on_alerts)
     alerts, sessions = _read(source("alerts")), _read(source("sessions"))
     return KafkaFigures(
         clicks_per_second=per_second,
         alerts=len(alerts),
         sessions=len(sessions),
+        too_late=counts.too_late,
         differing=differing_alerts(expected, alerts),
     )
 

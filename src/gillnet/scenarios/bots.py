@@ -27,7 +27,9 @@ from gillnet.api.stream import Stream
 from gillnet.scenarios.sequential import SequentialScore, load_score, wald_threshold
 from gillnet.simulator import CLICK_SCHEMA
 
-SESSION_GAP = "30m"
+SESSION_GAP, SESSION_MAX_LENGTH = "30m", "6h"
+"""The longest session bounds the state: the clicks of so long, and of the allowed lateness, are kept."""
+
 MIN_CLICKS = 3
 """Clicks before anything is flagged: a gap has nothing to be compared with before the third."""
 
@@ -116,7 +118,7 @@ def bot_sessions(score: SequentialScore | None = None) -> Sessions:
     if score is not None:
         features |= score.expressions()
         features["sequential_score"] = score.total()
-    return Sessions(clicks_stream().by("visitor_id"), gap=SESSION_GAP, **features)
+    return Sessions(clicks_stream().by("visitor_id"), gap=SESSION_GAP, max_length=SESSION_MAX_LENGTH, **features)
 
 
 def policy(score: SequentialScore) -> list[Rule]:
