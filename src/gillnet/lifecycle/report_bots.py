@@ -35,7 +35,7 @@ REPORT_SEED = 31
 
 LEVELS = (0, 1, 2)
 RESULTS = Path("bench/results/scenario_bots.json")
-ANY = tuple(action for action in ACTIONS if action != "allow")
+FLAGS = tuple(action for action in ACTIONS if action != "allow")
 
 _log = structlog.get_logger("gillnet.bots")
 
@@ -44,8 +44,9 @@ _log = structlog.get_logger("gillnet.bots")
 class KafkaFigures:
     """The same clicks through a real broker: ``clicks`` → ``alerts`` and ``sessions``.
 
-    ``differing`` counts alerts that are in one of the two runs only. Baselines may differ while a backlog of several
-    partitions is read, since they know the sessions that the watermark has closed; limits and the score may not.
+    ``differing`` counts, by decision, alerts that are in one of the two runs only. Reviews may differ while a backlog of
+    several partitions is read: baselines know the sessions that the watermark has closed so far. Blocks, by limits and
+    the score, may not.
     """
 
     clicks_per_second: float
@@ -199,7 +200,7 @@ def _measure(
         human_sessions=sum(labels[visitor].kind == "human" for visitor, _ in tally.clicks),
         bot_sessions=bots,
         clicks_per_second=per_second,
-        any_alert=judge(tally.detected(ANY), tally.clicks, labels),
+        any_alert=judge(tally.detected(FLAGS), tally.clicks, labels),
         acted_on=judge(tally.detected(ACTED), tally.clicks, labels),
         by_rule=found,
         rate_alone=judge(fast, tally.clicks, labels),
@@ -267,13 +268,13 @@ def _through_kafka(
 
 
 def differing_alerts(left: Sequence[bytes], right: Sequence[bytes]) -> dict[str, int]:
-    """Return, for each kind of rule, the sessions and clicks that it flagged first in one of two runs only."""
+    """Return, for each decision, the sessions and clicks at which only one of two runs took it."""
     tallies = SessionTally(), SessionTally()
     for tally, values in zip(tallies, (left, right), strict=True):
         tally.add_rows(values)
     return {
-        kind: len(set(tallies[0].first.get(kind, {}).items()) ^ set(tallies[1].first.get(kind, {}).items()))
-        for kind in RULE_KINDS
+        decision: len(set(tallies[0].first.get(decision, {}).items()) ^ set(tallies[1].first.get(decision, {}).items()))
+        for decision in FLAGS
     }
 
 
