@@ -6,13 +6,16 @@ that row's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from gillnet.simulator import VisitorLabel
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from gillnet.simulator import VisitorLabel
 
 RULE_KINDS = ("limit", "baseline", "sequential")
 """Reason codes begin with the kind of their rule."""
@@ -64,7 +67,8 @@ class SessionTally:
     first
         For each cause (a decision, or a kind of rule), the clicks of a session when that first flagged it.
     rates
-        For each session, the highest rates so far as (clicks, rate), ascending: where the rate alone would have found it.
+        For each session, the highest rates so far as (clicks, rate), ascending: where the rate alone would have found
+        it.
     """
 
     clicks: dict[SessionId, int] = field(default_factory=dict)

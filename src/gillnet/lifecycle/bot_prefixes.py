@@ -6,18 +6,21 @@ The rows come from the pipeline's own feature operator: what a score is fitted o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from gillnet.core.messages import RawBatch
 from gillnet.operators.decode import DecodeOperator
 from gillnet.operators.features import SESSION_START, FeatureOperator
-from gillnet.plan.nodes import PipelinePlan
 from gillnet.simulator import Simulation, VisitorLabel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gillnet.plan.nodes import PipelinePlan
 
 CHECKPOINTS = (3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 24, 28, 33, 40, 48, 57, 68, 80, 96, 115, 140, 170, 200, 250, 300)
 """Clicks after which a session is looked at: denser where decisions fall, since neighbouring prefixes say the same."""

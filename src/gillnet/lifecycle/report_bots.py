@@ -1,34 +1,37 @@
 """Measure scenario 1: ``python -m gillnet.lifecycle.report_bots [--kafka]``.
 
-For each difficulty of the bots, a simulation that the sequential score was not fitted on goes through the embedded runtime,
-from memory or through a real broker, and what it wrote is held against the simulator's labels. The rate alone is
-measured at the precision that the sequential score reaches, to show what the other evidence is for.
+For each difficulty of the bots, a simulation that the sequential score was not fitted on goes through the embedded
+runtime, from memory or through a real broker, and what it wrote is held against the simulator's labels. The rate alone
+is measured at the precision that the sequential score reaches, to show what the other evidence is for.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from gillnet.core.ports import Sink, Source
-from gillnet.core.time import SystemClock
 from gillnet.connectors.memory import MemorySink
+from gillnet.core.time import SystemClock
 from gillnet.lifecycle.bot_detection import ACTED, RULE_KINDS, Detection, SessionTally, judge, rate_threshold
 from gillnet.lifecycle.bot_prefixes import visitor_labels
-from gillnet.observability.metrics import StreamCounts
 from gillnet.plan.nodes import ACTIONS, PipelinePlan
 from gillnet.runtimes.embedded import Alert, EmbeddedRuntime, Outputs, RuntimeOptions
 from gillnet.scenarios.bots import bots_pipeline
 from gillnet.simulator import Simulation, SimulationConfig, SimulatorSource, produce
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gillnet.core.ports import Sink, Source
+    from gillnet.observability.metrics import StreamCounts
 
 REPORT_SEED = 31
 """Far from the seeds that were fitted or chosen by."""
@@ -44,9 +47,9 @@ _log = structlog.get_logger("gillnet.bots")
 class KafkaFigures:
     """The same clicks through a real broker: ``clicks`` → ``alerts`` and ``sessions``.
 
-    ``differing`` counts, by decision, alerts that are in one of the two runs only. Reviews may differ while a backlog of
-    several partitions is read: baselines know the sessions that the watermark has closed so far. Blocks, by limits and
-    the score, may not.
+    ``differing`` counts, by decision, alerts that are in one of the two runs only. Reviews may differ while a backlog
+    of several partitions is read: baselines know the sessions that the watermark has closed so far. Blocks and
+    step-ups, by limits and the score, may not.
     """
 
     clicks_per_second: float
@@ -58,7 +61,10 @@ class KafkaFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelReport:
-    """One difficulty. ``by_rule`` is each kind of rule by itself; ``rate_alone`` is at the sequential score's precision."""
+    """One difficulty.
+
+    ``by_rule`` is each kind of rule by itself; ``rate_alone`` is at the precision of the sequential score.
+    """
 
     level: int
     clicks: int
@@ -109,6 +115,7 @@ def report(
     seed: int = REPORT_SEED,
     days: int = 2,
     sessions_per_day: int = 10_000,
+    payments_per_day: int = 50_000,
     bots_per_day: int = 200,
     levels: Sequence[int] = LEVELS,
     bootstrap_servers: str | None = None,
@@ -122,13 +129,13 @@ def report(
         Of the simulations; each level adds its number.
     days
         Event time of each simulation.
-    sessions_per_day, bots_per_day
-        Its traffic; one in a hundred sessions is a bot's by default.
+    sessions_per_day, payments_per_day, bots_per_day
+        Its traffic. Online payments bring sessions of their own; one in a hundred sessions is a bot's by default.
     levels
         Difficulties of bots, 0 to 2.
     bootstrap_servers
-        Also run through this Kafka broker, in topics ``clicks-<level>``, ``alerts-<level>`` and ``sessions-<level>``, which
-        must not exist.
+        Also run through this Kafka broker, in topics ``clicks-<level>``, ``alerts-<level>`` and ``sessions-<level>``,
+        which must not exist.
     on_alerts
         Called with the alerts of the run through the broker, or of the run from memory if there is none.
     """
@@ -139,6 +146,7 @@ def report(
             duration=f"{days}d",
             bot_difficulty=level,
             sessions_per_day=sessions_per_day,
+            payments_per_day=payments_per_day,
             bots_per_day=bots_per_day,
         )
         measured.append(_measure(Simulation(config), level, bootstrap_servers, on_alerts))
@@ -290,17 +298,17 @@ def _read(source: Source) -> list[bytes]:
 def _cells(found: Detection) -> list[str]:
     clicks = [found.clicks_p50, found.clicks_p90]
     return [
-        "–" if found.precision is None else f"{found.precision:.3f}",
+        "-" if found.precision is None else f"{found.precision:.3f}",
         f"{found.recall:.3f}",
         *(f"{found.recall_by_kind.get(kind, 0.0):.3f}" for kind in ("scraper", "credential_stuffing")),
-        *("–" if value is None else f"{value:.0f}" for value in clicks),
+        *("-" if value is None else f"{value:.0f}" for value in clicks),
         f"{100 * found.spared:.0f} %",
         f"{found.false_alarms_per_1000:.2f}",
     ]
 
 
 def main(
-    kafka: Annotated[bool, typer.Option(help="Also run it through a real Kafka broker, started for it.")] = False,  # noqa: FBT002
+    kafka: Annotated[bool, typer.Option(help="Also run it through a real Kafka broker, started for it.")] = False,
     days: Annotated[int, typer.Option(help="Days of clicks at each difficulty.")] = 2,
     output: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")] = RESULTS,
 ) -> None:

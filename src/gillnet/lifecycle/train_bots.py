@@ -1,10 +1,10 @@
 """Fit the weights of the bots scenario's sequential score: ``python -m gillnet.lifecycle.train_bots``.
 
 1. Simulate people and bots at each difficulty, and take the rows that the pipeline itself gives for them.
-2. Look at every session after 3, 4, 5, … clicks (`CHECKPOINTS`), as long as it lasts: surviving to a checkpoint is evidence
-   too, so that the odds there, over the odds of sessions, are the likelihood ratio of everything seen up to it.
-3. Put each feature into bins and fit one weight per bin by logistic regression. Levels and kinds of bots weigh the same,
-   bots together as much as people, so that the log-odds are the log-likelihood ratio.
+2. Look at every session after 3, 4, 5, … clicks (`CHECKPOINTS`), as long as it lasts: surviving to a checkpoint is
+   evidence too, so that the odds there, over the odds of sessions, are the likelihood ratio of all that was seen.
+3. Put each feature into bins and fit one weight per bin by logistic regression. Levels and kinds of bots weigh the
+   same, bots together as much as people, so that the log-odds are the log-likelihood ratio.
 4. Measure on a simulation that was not fitted, next to boosted trees on the same features and to the rate alone.
 
 Take-overs are neither people nor bots here: they are left out of the fit and of the false alarms.
@@ -12,9 +12,8 @@ Take-overs are neither people nor bots here: they are left out of the fit and of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
@@ -34,6 +33,8 @@ from gillnet.scenarios.bots import (
 from gillnet.scenarios.sequential import EvidenceTerm, SequentialScore, wald_threshold
 from gillnet.simulator import Simulation, SimulationConfig
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 Floats = NDArray[np.float64]
 
 LEVELS = (0, 1, 2)
@@ -143,7 +144,7 @@ def threshold_at(data: Sequence[Prefixes], scores: Sequence[Floats], false_alarm
 
 
 def compare(score: SequentialScore, train: Sequence[Prefixes], unseen: Sequence[Prefixes]) -> dict[str, Any]:
-    """Measure the score, boosted trees on the same features, and the rate alone: at the same one false alarm in 1,000."""
+    """Measure the score, boosted trees on the same features, and the rate alone, at one false alarm in 1,000."""
     sequential = [total(score, part) for part in unseen]
     contenders = {
         "sequential": sequential,
@@ -160,7 +161,8 @@ def compare(score: SequentialScore, train: Sequence[Prefixes], unseen: Sequence[
 
 
 def _training_rows(part: Prefixes) -> NDArray[np.bool_]:
-    return part.at_checkpoints() & (part.kind != "account_takeover")[part.session]
+    counted: NDArray[np.bool_] = part.kind != "account_takeover"
+    return part.at_checkpoints() & counted[part.session]
 
 
 def _weights(data: Sequence[Prefixes], rows: Sequence[NDArray[np.bool_]]) -> Floats:
@@ -195,9 +197,7 @@ def _terms(coefficients: Floats) -> tuple[EvidenceTerm, ...]:
     terms, start = [], 0
     for name, (feature, edges) in BINS.items():
         weights = [round(float(value), 4) for value in coefficients[start : start + len(edges) + 2]]
-        terms.append(
-            EvidenceTerm(name=name, of=feature, edges=edges, weights=tuple(weights[:-1]), missing=weights[-1])
-        )
+        terms.append(EvidenceTerm(name=name, of=feature, edges=edges, weights=tuple(weights[:-1]), missing=weights[-1]))
         start += len(weights)
     return tuple(terms)
 
@@ -241,7 +241,7 @@ def _show(measured: dict[str, Any]) -> None:
         cells = []
         for case in cases:
             found = figures[case]
-            clicks = "–" if found["clicks_p50"] is None else f"{found['clicks_p50']:.0f}/{found['clicks_p90']:.0f}"
+            clicks = "-" if found["clicks_p50"] is None else f"{found['clicks_p50']:.0f}/{found['clicks_p90']:.0f}"
             cells.append(f"{found['recall']:.3f} ({clicks})")
         table.add_row(name, f"{figures['threshold']:.2f}", f"{figures['false_alarms_per_1000']:.2f}", *cells)
     Console(width=200).print(table)
@@ -253,9 +253,7 @@ def main(days: int = 3, output: Path = EVIDENCE_FILE) -> None:
     score = fit(train)
     measured = compare(score, train, unseen)
     _show(measured)
-    SequentialScore(
-        bias=score.bias, terms=score.terms, provenance=_provenance(train, days, measured)
-    ).save(output)
+    SequentialScore(bias=score.bias, terms=score.terms, provenance=_provenance(train, days, measured)).save(output)
     Console().print(f"wrote {output.name}: {len(score.terms)} terms")
 
 

@@ -5,9 +5,9 @@ Clicks → sessions by cookie → running activity → three kinds of flags → 
 
 - *limits* that hold always (``limit_*``): more requests than a person can want;
 - *baselines* (``baseline_*``): far from what the population itself has done lately, by robust streaming quantiles;
-- the *sequential score* (``sequential_*``): evidence from pace, regularity, paths, failures and identities, added up as a
-  log-likelihood ratio and held against Wald's thresholds. A fast person has a bot's rate; it is the sum that tells them
-  apart, and mostly earlier.
+- the *sequential score* (``sequential_*``): evidence from pace, regularity, paths, failures and identities, added up
+  as a log-likelihood ratio and held against Wald's thresholds. A fast person has a bot's rate; it is the sum that
+  tells them apart, and mostly earlier.
 
 ``evidence_*`` codes are added to a flagged session's reasons and say what the score rests on. The weights are data
 (``bots_evidence.json``), fitted by ``python -m gillnet.lifecycle.train_bots``.
@@ -18,10 +18,10 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from gillnet.api.aggregates import Aggregation
 from gillnet.api.aggregates import functions as fn
 from gillnet.api.expressions import Expr, col
 from gillnet.api.features import Feature, Sessions, baseline
-from gillnet.api.aggregates import Aggregation
 from gillnet.api.pipeline import Pipeline, Rule, block, review, step_up
 from gillnet.api.stream import Stream
 from gillnet.scenarios.sequential import SequentialScore, load_score, wald_threshold

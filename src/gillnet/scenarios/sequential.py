@@ -1,9 +1,9 @@
 """A sequential score as row expressions: the evidence for one hypothesis against another, added up.
 
-Each term looks up a weight, a log-likelihood ratio in nats, by the bin that one feature lies in; the score is their sum. A
-score that is the true log-likelihood ratio exceeds ln(1/α) at any time of a session of the other kind with a probability
-of at most α (Ville's inequality), however often it is looked at: that is what makes it fit to decide *while* a session
-runs. Being a sum of terms that are features themselves, it says for each decision what it rests on.
+Each term looks up a weight, a log-likelihood ratio in nats, by the bin that one feature lies in; the score is their
+sum. A score that is the true log-likelihood ratio exceeds ln(1/α) at any time of a session of the other kind with a
+probability of at most α (Ville's inequality), however often it is looked at: that is what makes it fit to decide
+*while* a session runs. Being a sum of terms that are features themselves, it says what each decision rests on.
 
 It knows no feature by name: weights are data, fitted elsewhere.
 
@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gillnet.api.expressions import Expr, col, lit, when
 from gillnet.core.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,11 @@ SCHEMA = gn.Schema(id=gn.String(), ts=gn.Timestamp("ms"), card=gn.String())
 
 
 class AssignedSource(MemorySource):
-    """A memory source that knows its partitions, one record a poll; the processing time is the record's number of seconds."""
+    """A memory source that knows its partitions, one record a poll, and one poll a second."""
 
-    partitions = frozenset({0, 1})
+    @property
+    def partitions(self) -> frozenset[int]:
+        return frozenset({0, 1})
 
     def poll(self, max_records: int, timeout_s: float) -> RawBatch | None:
         batch = super().poll(1, timeout_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +11,9 @@ from gillnet.core.errors import DefinitionError
 from gillnet.scenarios.bots import EVIDENCE_FILE
 from gillnet.scenarios.sequential import EvidenceTerm, SequentialScore, load_score, wald_threshold
 from gillnet.testing.oracle_expressions import evaluate_row
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TERM = EvidenceTerm(name="e", of="x", edges=(1.0, 2.5), weights=(-1.0, 0.5, 3.0), missing=0.25)
 
