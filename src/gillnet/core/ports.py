@@ -40,6 +40,20 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class PartitionedSource(Protocol):
+    """What a source may offer besides: the partitions that it was given, whether or not a record came from them.
+
+    Watermarks are merged over partitions by minimum. A partition that nobody knows of cannot hold the watermark back, and
+    its records would be too late when they come.
+    """
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions that are assigned now."""
+        ...
+
+
+@runtime_checkable
 class Sink(Protocol):
     """Takes encoded records of one output."""
 

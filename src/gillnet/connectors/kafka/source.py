@@ -314,6 +314,11 @@ class KafkaSource:
         return self._bounded is not None and self._bounded.finished
 
     @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions that the group has given to this member."""
+        return frozenset(self._begins)
+
+    @property
     def lag(self) -> int | None:
         """Records between what `poll` returned and the ends last heard from the broker.
 

@@ -16,7 +16,7 @@ import structlog
 from gillnet._kernel import Batch
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.messages import RawBatch
-from gillnet.core.ports import Source
+from gillnet.core.ports import PartitionedSource, Source
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics, StreamCounts
 from gillnet.operators.decide import DECISION
@@ -129,6 +129,7 @@ class EmbeddedRuntime:
         self._committed_s = self._clock.monotonic_s()
         self._uncommitted = False
         self._done: set[str] = set()
+        self._assigned: dict[str, frozenset[int]] = {}
 
     def run(self, stop: threading.Event | None = None) -> RunMetrics:
         """Run until every source is finished or ``stop`` is set; then finish what was read, flush, commit and close."""
@@ -172,10 +173,13 @@ class EmbeddedRuntime:
         counts = self.metrics.stream(raw.stream)
         counts.read += len(raw.values)
         decoded = self._decoders[raw.stream].decode(raw)
+        self._register_partitions(raw.stream, raw.arrival_time_us)
         partitions = raw.partitions
         if decoded.rows is not None:
             partitions = [partitions[i] for i in decoded.rows.to_pylist()]
         processed = self.features.process(raw.stream, decoded.batch, raw.arrival_time_us, partitions)
+        # Not only when all is quiet: one silent partition must not hold the others' watermark.
+        self.features.pass_time(raw.arrival_time_us)
         self._divert(raw, decoded, processed.outcomes, counts)
         if processed.rows is not None and processed.rows.num_rows:
             self._count_late(raw, decoded, processed.outcomes, processed.rows, counts)
@@ -183,6 +187,14 @@ class EmbeddedRuntime:
         self._close_sessions()
         self.metrics.batches += 1
         self._adapt(len(raw.values), self._clock.monotonic_s() - began)
+
+    def _register_partitions(self, stream: str, now_us: int) -> None:
+        """Let every assigned partition hold the watermark, before the first record of the fastest one can move it."""
+        source = self._sources[stream]
+        assigned = source.partitions if isinstance(source, PartitionedSource) else frozenset()
+        for partition in sorted(assigned - self._assigned.get(stream, frozenset())):
+            self.features.register_partition(stream, partition, now_us)
+        self._assigned[stream] = assigned
 
     def _divert(self, raw: RawBatch, decoded: Decoded, outcomes: bytes, counts: StreamCounts) -> None:
         """Count every record, and send what is not scored to its side output (I3)."""

@@ -1,0 +1,1 @@
+"""Bundled pipelines: the scenarios that Gillnet is shown and measured with."""
