@@ -19,10 +19,10 @@ from gillnet.core.ports import Source
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics, StreamCounts
 from gillnet.operators.decide import DECISION
-from gillnet.operators.decode import Decoded, DecodeOperator, Malformed, malformed_records
+from gillnet.operators.decode import Decoded, Malformed, malformed_records, stream_decoder
 from gillnet.operators.encode import EncodeOperator, record_keys
 from gillnet.operators.features import LATE, FeatureOperator, Outcome
-from gillnet.plan.nodes import AggregateNode, PipelinePlan
+from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded.outputs import Outputs
 from gillnet.runtimes.embedded.stages import Alert, ScoringStage, session_encoder
 from gillnet.serving.scorers import Scorer
@@ -116,7 +116,7 @@ class EmbeddedRuntime:
         self._clock = clock or SystemClock()
         self._outputs = outputs
         self._on_alerts = on_alerts
-        self._decoders = {name: _decoder(plan, name) for name in sources}
+        self._decoders = {name: stream_decoder(plan, name) for name in sources}
         # Other streams first: a payment should see the clicks that came with it.
         self._sources = dict(sorted(sources.items(), key=lambda item: item[0] == plan.root))
         self._stage = ScoringStage(
@@ -299,14 +299,3 @@ def _check_sources(plan: PipelinePlan, sources: Mapping[str, Source]) -> None:
         raise ConfigurationError(
             f"pipeline {plan.name!r}: there is a source for {extra[0]!r}, and its streams are {', '.join(sorted(wanted))}."
         )
-
-
-def _decoder(plan: PipelinePlan, name: str) -> DecodeOperator:
-    """The decoder of a stream: its keys, and the columns that look up other streams, must not be null or empty."""
-    stream = plan.stream(name)
-    aggregates = [feature for feature in plan.features if isinstance(feature, AggregateNode)]
-    keys = {feature.key for feature in aggregates if feature.stream == name and feature.key}
-    if name == plan.root:
-        keys |= {feature.at for feature in aggregates if feature.at}
-        keys |= {plan.sessions.key} if plan.sessions else set()
-    return DecodeOperator(stream.schema, id=stream.id, keys=sorted(keys))
