@@ -1,1 +1,1 @@
-"""The life of a model: labels, training, evaluation, promotion."""
+"""The life of a model: labels, training, evaluation, and the reports of the bundled scenarios."""

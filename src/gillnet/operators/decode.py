@@ -15,6 +15,7 @@ from gillnet import _kernel
 from gillnet.core.errors import DefinitionError
 from gillnet.core.messages import OutputRecord
 from gillnet.core.schema import schema_to_json
+from gillnet.plan.nodes import AggregateNode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gillnet._kernel import Batch
     from gillnet.core.messages import RawBatch
     from gillnet.core.schema import Schema
+    from gillnet.plan.nodes import PipelinePlan
 
 DEFAULT_MAX_RECORD_BYTES = 1 << 20
 DEFAULT_MAX_DEPTH = 64
@@ -153,3 +155,14 @@ def _malformed_record(raw: RawBatch, malformed: Malformed) -> OutputRecord:
     }
     added = [(name, text.encode()) for name, text in why.items()]
     return OutputRecord(value=raw.values[malformed.index], key=key, headers=[*headers, *added])
+
+
+def stream_decoder(plan: PipelinePlan, name: str) -> DecodeOperator:
+    """Return the decoder of a plan's stream: the keys that its events are stored or looked up by must not be empty."""
+    stream = plan.stream(name)
+    aggregates = [feature for feature in plan.features if isinstance(feature, AggregateNode)]
+    keys = {feature.key for feature in aggregates if feature.stream == name and feature.key}
+    if name == plan.root:
+        keys |= {feature.at for feature in aggregates if feature.at}
+        keys |= {plan.sessions.key} if plan.sessions else set()
+    return DecodeOperator(stream.schema, id=stream.id, keys=sorted(keys))

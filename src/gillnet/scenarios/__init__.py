@@ -1,1 +1,1 @@
-"""Bundled pipelines: the scenarios that Gillnet is shown and measured with."""
+"""The bundled pipelines: complete definitions to run as they are, and to copy as a start of one's own."""

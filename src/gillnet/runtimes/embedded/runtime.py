@@ -20,10 +20,10 @@ from gillnet.core.ports import PartitionedSource, Source
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics, StreamCounts
 from gillnet.operators.decide import DECISION
-from gillnet.operators.decode import Decoded, DecodeOperator, Malformed, malformed_records
+from gillnet.operators.decode import Decoded, Malformed, malformed_records, stream_decoder
 from gillnet.operators.encode import EncodeOperator, record_keys
 from gillnet.operators.features import LATE, FeatureOperator, Outcome
-from gillnet.plan.nodes import AggregateNode, PipelinePlan
+from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded.outputs import Outputs
 from gillnet.runtimes.embedded.stages import Alert, Detail, ScoringStage, session_encoder
 from gillnet.serving.scorers import Scorer
@@ -117,7 +117,7 @@ class EmbeddedRuntime:
         self._clock = clock or SystemClock()
         self._outputs = outputs
         self._on_alerts = on_alerts
-        self._decoders = {name: _decoder(plan, name) for name in sources}
+        self._decoders = {name: stream_decoder(plan, name) for name in sources}
         # Other streams first: a payment should see the clicks that came with it.
         self._sources = dict(sorted(sources.items(), key=lambda item: item[0] == plan.root))
         self._stage = ScoringStage(
@@ -314,14 +314,3 @@ def _check_sources(plan: PipelinePlan, sources: Mapping[str, Source]) -> None:
             f"pipeline {plan.name!r}: there is a source for {extra[0]!r}, and its streams are"
             f" {', '.join(sorted(wanted))}."
         )
-
-
-def _decoder(plan: PipelinePlan, name: str) -> DecodeOperator:
-    """Make a stream's decoder: keys, and columns that look up other streams, must not be null or empty."""
-    stream = plan.stream(name)
-    aggregates = [feature for feature in plan.features if isinstance(feature, AggregateNode)]
-    keys = {feature.key for feature in aggregates if feature.stream == name and feature.key}
-    if name == plan.root:
-        keys |= {feature.at for feature in aggregates if feature.at}
-        keys |= {plan.sessions.key} if plan.sessions else set()
-    return DecodeOperator(stream.schema, id=stream.id, keys=sorted(keys))
