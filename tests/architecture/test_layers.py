@@ -110,11 +110,12 @@ def test_the_layer_rule_holds() -> None:
 
 
 def test_nothing_inside_takes_from_the_package_s_root_but_the_kernel() -> None:
-    # The root re-exports the API, so a lower layer that imports from it would reach above itself unseen.
+    # The root re-exports the API, so a lower layer that imports from it would reach above itself unseen. The bundled
+    # pipelines stand above the API and are written as users write theirs.
     strays = [
         f"{relative(path)}:{node.lineno} imports {alias.name}"
         for path in MODULES
-        if path != SOURCES / "__init__.py"
+        if path != SOURCES / "__init__.py" and path.parent != SOURCES / "scenarios"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from gillnet.core.time import format_duration
+from gillnet.plan.expressions import Column, Node
 from gillnet.plan.format import format_expression
 from gillnet.plan.nodes import (
     AggregateNode,
@@ -19,11 +20,6 @@ from gillnet.plan.nodes import (
     TumblingWindow,
     Window,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from gillnet.plan.expressions import Column, Node
 
 
 def format_window(window: Window) -> str:
