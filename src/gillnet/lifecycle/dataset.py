@@ -111,7 +111,9 @@ def compute_features(
 class _Parts:
     """Collects rows batch by batch."""
 
-    def __init__(self, id_column: str, time_column: str, names: tuple[str, ...], keep: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, id_column: str, time_column: str, names: tuple[str, ...], keep: Sequence[tuple[int, int]]
+    ) -> None:
         self._id, self._time, self._names, self._keep = id_column, time_column, names, keep
         self._ids: list[pa.StringArray] = []
         self._times: list[NDArray[np.int64]] = []

@@ -140,7 +140,9 @@ def unseen(seed: int, days: float, *, start_us: int = 1_775_433_600_000_000) -> 
     )
 
 
-def report(*, seed: int = 99, days: int = 4, kafka: bool = False, rate: float = 2_000, seconds: float = 20) -> PaymentsReport:
+def report(
+    *, seed: int = 99, days: int = 4, kafka: bool = False, rate: float = 2_000, seconds: float = 20
+) -> PaymentsReport:
     """Run the scenario and judge its decisions by the simulator's labels, all of them as known in the end.
 
     Parameters

@@ -146,7 +146,7 @@ class ScoringStage:
             for row in rows
         ]
 
-    def _fields(self, with_features: bool, *, explained: bool) -> list[OutputField]:  # noqa: FBT001
+    def _fields(self, with_features: bool, *, explained: bool) -> list[OutputField]:
         fields: list[OutputField] = [ColumnField(self.root.id), ColumnField("event_time", self.root.event_time)]
         if self.key and self.key != self.root.id:
             fields.append(ColumnField(self.key))
