@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gillnet.core.errors import DefinitionError
-from gillnet.operators.decode import DecodeOperator
 from gillnet.core.messages import RawBatch
+from gillnet.operators.decode import DecodeOperator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

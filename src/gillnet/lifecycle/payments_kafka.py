@@ -16,7 +16,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.synchronize import Event
 
+    from gillnet.core.messages import RawBatch
     from gillnet.core.ports import Sink, Source
     from gillnet.simulator import Simulation
 
@@ -52,8 +53,9 @@ def run_through_kafka(simulation: Simulation, *, state_days: int, rate: float, s
             sender = _Sender(simulation, broker.bootstrap_servers)
             filled = sender.send_until(simulation.config.start_us + state_days * DAY)
             receiver.wait_for(filled, timeout_s=_CATCH_UP_TIMEOUT_S)
+            steps = sender.prepare(int(rate * seconds))
             process.measure()
-            sent = sender.send_at(rate, int(rate * seconds))
+            sent = sender.send_at(rate, steps)
             receiver.wait_for(filled + len(sent.ids), timeout_s=_GRACE_S)
             used = process.stop()
     return _observe(sent, receiver, used)
@@ -65,6 +67,13 @@ class _Sent:
 
     ids: list[str] = field(default_factory=list)
     due_s: list[float] = field(default_factory=list)
+
+
+class _Step(NamedTuple):
+    """A payment, and the clicks that go before it."""
+
+    clicks: list[RawBatch]
+    payment: RawBatch
 
 
 class _Sender:
@@ -92,21 +101,31 @@ class _Sender:
             sink.flush()
         return payments
 
-    def send_at(self, rate: float, count: int) -> _Sent:
-        """Send ``count`` payments as an open loop, each with the clicks that arrived before it."""
+    def prepare(self, count: int) -> list[_Step]:
+        """Simulate the next ``count`` payments ahead, so that the schedule waits for no simulation."""
+        steps: list[_Step] = []
+        while len(steps) < count and not self._sources["payments"].finished:
+            clicks: list[RawBatch] = []
+            while (raw := self._sources["clicks"].poll(1_000, 0.0)) is not None:
+                clicks.append(raw)
+            payment = self._sources["payments"].poll(1, 0.0)
+            if payment is not None:
+                steps.append(_Step(clicks, payment))
+        return steps
+
+    def send_at(self, rate: float, steps: list[_Step]) -> _Sent:
+        """Send payments as an open loop, each with the clicks that arrived before it."""
         sent, decode = _Sent(), msgspec.json.Decoder(TxId).decode
         start_s = self._clock.monotonic_s()
-        while len(sent.ids) < count and not self._sources["payments"].finished:
-            due = min(count, int((self._clock.monotonic_s() - start_s) * rate) + 1) - len(sent.ids)
-            if due <= 0:
-                self._clock.sleep(0.0005)
-                continue
-            self._send_clicks()
-            raw = self._sources["payments"].poll(due, 0.0)
-            if raw is not None:
-                _write(raw, self._sinks["payments"])
-                sent.due_s += [start_s + (len(sent.ids) + place) / rate for place in range(len(raw.values))]
-                sent.ids += [decode(value).tx_id for value in raw.values]
+        for place, step in enumerate(steps):
+            due_s = start_s + place / rate
+            while (early_s := due_s - self._clock.monotonic_s()) > 0:
+                self._clock.sleep(early_s)
+            for clicks in step.clicks:
+                _write(clicks, self._sinks["clicks"])
+            _write(step.payment, self._sinks["payments"])
+            sent.due_s.append(due_s)
+            sent.ids.append(decode(step.payment.values[0]).tx_id)
         for sink in self._sinks.values():
             sink.close()
         return sent
@@ -116,7 +135,7 @@ class _Sender:
             _write(raw, self._sinks["clicks"])
 
 
-def _write(raw: Any, sink: Sink) -> None:
+def _write(raw: RawBatch, sink: Sink) -> None:
     sink.write(raw.values, [raw.envelope(place)[0] for place in range(len(raw.values))])
 
 
@@ -239,7 +258,7 @@ def _serve(bootstrap_servers: str, measure: Event, stop: Event, results: Connect
         sources=sources,
         outputs=Outputs(lambda name: sink if name == "decisions" else None),
         scorer=champion(),
-        options=RuntimeOptions(with_features=False),
+        options=RuntimeOptions(detail="decision"),
     )
     finish = threading.Event()
 

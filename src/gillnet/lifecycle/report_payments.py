@@ -183,7 +183,7 @@ def run_in_memory(simulation: Simulation, *, state_days: int) -> Observed:
         sources=sources,
         outputs=Outputs(lambda name: sink if name == "decisions" else None),
         scorer=champion(),
-        options=RuntimeOptions(with_features=False),
+        options=RuntimeOptions(detail="decision"),
     )
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     metrics = runtime.run()

@@ -34,7 +34,6 @@ from gillnet.simulator.schemas import SCENARIOS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gillnet.plan.nodes import PipelinePlan
 
 ALERT_RATE = 0.005
 ROUNDS = 100

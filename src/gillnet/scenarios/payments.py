@@ -26,7 +26,7 @@ round_amount = col("amount") % 25 == 0
 resold = col("mcc").is_in(["5732", "5734", "5944", "5947"])  # electronics, software, jewellery, gift cards
 
 
-def build(clicks: bool = True) -> gn.Pipeline:  # noqa: FBT001, FBT002 - the one choice there is
+def build(clicks: bool = True) -> gn.Pipeline:
     """Return the pipeline; without ``clicks``, payments are its only stream, and it has no model.
 
     The shipped model takes the features of both streams. Train one on payments alone with
