@@ -8,6 +8,7 @@ knows no broker; records leave through `gillnet.core.ports.Source` or `gillnet.c
 
 from gillnet.simulator.config import SimulationConfig
 from gillnet.simulator.feed import SimulatorSource, produce, write_files
+from gillnet.simulator.interleave import InterleavedSource, interleaved_sources
 from gillnet.simulator.labels import PaymentLabel, VisitorLabel
 from gillnet.simulator.schemas import CLICK_SCHEMA, LABEL_SCHEMA, PAYMENT_SCHEMA, VISITOR_LABEL_SCHEMA, Fault
 from gillnet.simulator.streams import Chunk, Simulation
@@ -19,11 +20,13 @@ __all__ = [
     "VISITOR_LABEL_SCHEMA",
     "Chunk",
     "Fault",
+    "InterleavedSource",
     "PaymentLabel",
     "Simulation",
     "SimulationConfig",
     "SimulatorSource",
     "VisitorLabel",
+    "interleaved_sources",
     "produce",
     "write_files",
 ]

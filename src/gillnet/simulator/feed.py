@@ -50,7 +50,7 @@ class _Reader:
         return values, keys
 
 
-class _Pace:
+class Pace:
     """Says how many records are due; without a rate, always as many as are asked for."""
 
     def __init__(self, rate: float | None, clock: Clock, *, what: str) -> None:
@@ -63,6 +63,7 @@ class _Pace:
         self._start_s: float | None = None
 
     def due(self, given: int, most: int) -> int:
+        """Return how many of ``most`` records may be given now, after ``given``."""
         if self.rate is None:
             return most
         return max(0, min(most, self.total() - given))
@@ -114,7 +115,7 @@ class SimulatorSource:
     ) -> None:
         self.stream: str = name or stream
         self._clock = clock or SystemClock()
-        self._pace = _Pace(rate, self._clock, what=f"SimulatorSource({stream!r})")
+        self._pace = Pace(rate, self._clock, what=f"SimulatorSource({stream!r})")
         self._reader = _Reader(simulation.stream(stream))
 
     def poll(self, max_records: int, timeout_s: float) -> RawBatch | None:
@@ -193,7 +194,7 @@ def produce(
     """
     if batch_records < 1:
         raise DefinitionError(f"produce: batch_records={batch_records} must be 1 or more.")
-    pace = _Pace(rate, clock or SystemClock(), what="produce")
+    pace = Pace(rate, clock or SystemClock(), what="produce")
     reader = _Reader(simulation.stream(stream))
     while not reader.exhausted and not should_stop() and (limit is None or reader.given < limit):
         most = batch_records if limit is None else min(batch_records, limit - reader.given)

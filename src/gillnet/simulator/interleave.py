@@ -1,0 +1,171 @@
+"""Several streams of one simulation as sources that keep step, as if they came over the road together.
+
+A lookup reads another stream as of an event's time, over what has arrived. Streams that are read as fast as possible
+would run apart, and a payment would miss the clicks before it. These sources keep to the simulated order of arrival,
+however unevenly they are polled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gillnet.core.errors import DefinitionError
+from gillnet.core.messages import Headers, RawBatch
+from gillnet.core.time import Clock, SystemClock, duration_us
+from gillnet.simulator.feed import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gillnet.simulator.config import Duration
+    from gillnet.simulator.streams import Chunk, Simulation, StreamName
+
+_FOREVER = np.iinfo(np.int64).max
+
+
+class _Cursor:
+    """A place in a stream: what it gives next, and when that arrives."""
+
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
+        self._chunks = chunks
+        self._chunk = next(chunks, None)
+        self._place = 0
+        self.given = 0
+
+    @property
+    def next_arrival_us(self) -> int:
+        """The arrival of the next record; at the end of time if there is none."""
+        return _FOREVER if self._chunk is None else int(self._chunk.arrival_time_us[self._place])
+
+    def take(self, most: int, until_us: int) -> tuple[list[bytes], list[bytes | None], int]:
+        """Return up to ``most`` records of one chunk that arrive by ``until_us``, their keys, and the last arrival."""
+        chunk, first = self._chunk, self._place
+        if chunk is None:
+            return [], [], 0
+        arrived = int(np.searchsorted(chunk.arrival_time_us, until_us, side="right"))
+        end = min(first + most, max(arrived, first))
+        if end == first:
+            return [], [], 0
+        self._place = end
+        self.given += end - first
+        last_us = int(chunk.arrival_time_us[end - 1])
+        while self._chunk is not None and self._place == len(self._chunk):
+            self._chunk, self._place = next(self._chunks, None), 0
+        return chunk.values[first:end], chunk.keys[first:end], last_us
+
+
+class InterleavedSource:
+    """A `gillnet.core.ports.Source` that keeps step with its siblings; see `interleaved_sources`."""
+
+    def __init__(
+        self, stream: StreamName, cursors: dict[str, _Cursor], *, ahead_us: int, pace: Pace, clock: Clock | None
+    ) -> None:
+        self.stream: str = stream
+        self._cursor = cursors[stream]
+        self._others = [cursor for name, cursor in cursors.items() if name != stream]
+        self._ahead_us = ahead_us
+        self._pace = pace
+        self._clock = clock
+
+    def poll(self, max_records: int, timeout_s: float) -> RawBatch | None:
+        """Return records that are due; None if the others must go first, or none falls due in time."""
+        limit_us = min((cursor.next_arrival_us for cursor in self._others), default=_FOREVER)
+        until_us = min(limit_us, _FOREVER - self._ahead_us) + self._ahead_us
+        if self.finished or self._cursor.next_arrival_us > until_us:
+            return None
+        due = self._pace.due(self._cursor.given, max_records)
+        if due <= 0:
+            self._pace.wait(self._cursor.given, timeout_s)
+            due = self._pace.due(self._cursor.given, max_records)
+            if due <= 0:
+                return None
+        values, keys, last_us = self._cursor.take(due, until_us)
+
+        def envelope(place: int) -> tuple[bytes | None, Headers]:
+            return keys[place], []
+
+        return RawBatch(
+            stream=self.stream,
+            values=values,
+            partitions=[0] * len(values),
+            arrival_time_us=last_us if self._clock is None else self._clock.now_us(),
+            envelope=envelope,
+        )
+
+    def commit(self) -> None:
+        """Do nothing: a simulation has no offsets."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stream is over."""
+        return self._cursor.next_arrival_us == _FOREVER
+
+    @property
+    def lag(self) -> int | None:
+        """None: what is due depends on the other streams."""
+        return None
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
+
+
+def interleaved_sources(
+    simulation: Simulation,
+    lead: StreamName,
+    *others: StreamName,
+    rate: float | None = None,
+    ahead: Duration = "5m",
+    simulated_arrival: bool = False,
+    clock: Clock | None = None,
+) -> dict[str, InterleavedSource]:
+    """Return sources of several streams that keep to the simulated order of arrival.
+
+    Parameters
+    ----------
+    simulation
+        What is simulated.
+    lead
+        The stream that sets the pace, the root of the pipeline. Its records are given only when everything of the others
+        that arrived before them has been given.
+    *others
+        Streams that are looked up.
+    rate
+        Records of ``lead`` a second, as an open loop; None: as fast as they are polled.
+    ahead
+        How far, in simulated time, the others may run ahead of ``lead``, so that they come in batches. A lookup reads as of
+        the event's time, so it sees none of it but records that were slower than ``ahead``.
+    simulated_arrival
+        Stamp records with the arrival that the simulation gave them, the newest of each batch, instead of the clock's time:
+        for training and repeatable runs.
+    clock
+        Paces the rate and stamps the arrival.
+
+    Returns
+    -------
+    dict of str to InterleavedSource
+        By stream; others first, as they must be polled first to keep latency low.
+
+    Raises
+    ------
+    DefinitionError
+        If a stream is named twice, or the rate or ``ahead`` makes no sense.
+    """
+    names: Sequence[StreamName] = (*others, lead)
+    if len(set(names)) < len(names):
+        raise DefinitionError(f"interleaved_sources: {', '.join(names)} name a stream twice; name each once.")
+    clock = clock or SystemClock()
+    cursors: dict[str, _Cursor] = {name: _Cursor(simulation.stream(name)) for name in names}
+    ahead_us = duration_us(ahead, what="interleaved_sources: ahead")
+    free, paced = (Pace(given, clock, what="interleaved_sources") for given in (None, rate))
+    return {
+        name: InterleavedSource(
+            name,
+            cursors,
+            ahead_us=0 if name == lead else ahead_us,
+            pace=paced if name == lead else free,
+            clock=None if simulated_arrival else clock,
+        )
+        for name in names
+    }
