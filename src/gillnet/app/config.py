@@ -99,7 +99,10 @@ class RunConfig:
             sections[section][name] = value
         return replace(
             self,
-            sources={**self.sources, **_pairs(sources, what="--source", example="payments=kafka://localhost:9092/payments")},
+            sources={
+                **self.sources,
+                **_pairs(sources, what="--source", example="payments=kafka://localhost:9092/payments"),
+            },
             sinks={**self.sinks, **_pairs(sinks, what="--sink", example="decisions=kafka://localhost:9092/decisions")},
             kafka={**self.kafka, **sections["kafka"]},
             default_sink=default_sink or self.default_sink,
@@ -145,7 +148,7 @@ def _from_toml(content: Mapping[str, Any], path: Path) -> RunConfig:
     default = sinks.pop("default", None)
     models = content.get("models")
     if models is not None and not isinstance(models, str):
-        raise ConfigurationError(f"{path}: models is a directory's name, such as models = \"models\".")
+        raise ConfigurationError(f'{path}: models is a directory\'s name, such as models = "models".')
     return RunConfig(
         sources=_texts(content.get("sources", {}), what=f"{path}: [sources]"),
         sinks=sinks,
@@ -171,16 +174,21 @@ def _texts(section: Mapping[str, Any], *, what: str) -> dict[str, str]:
         if isinstance(value, bool):
             texts[key] = str(value).lower()
         elif isinstance(value, (str, int, float)):
-            texts[key] = _VARIABLE.sub(lambda match: _variable(match[1], what=f"{what} {key}"), str(value))
+            texts[key] = _expanded(str(value), what=f"{what} {key}")
         else:
             raise ConfigurationError(f"{what} {key}: {value!r} is not a text.")
     return texts
 
 
-def _variable(name: str, *, what: str) -> str:
-    if name not in os.environ:
-        raise ConfigurationError(f"{what}: the environment variable {name} is not set.")
-    return os.environ[name]
+def _expanded(text: str, *, what: str) -> str:
+    """Put in what ``${NAME}`` stands for, so that a file need not hold a password."""
+
+    def variable(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise ConfigurationError(f"{what}: the environment variable {match[1]} is not set.")
+        return os.environ[match[1]]
+
+    return _VARIABLE.sub(variable, text)
 
 
 def _pair(text: str, *, what: str, example: str) -> tuple[str, str]:

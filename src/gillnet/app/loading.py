@@ -110,15 +110,21 @@ def _told(error: Exception, path: Path | None, module: str = "") -> str:
 
 
 def _choose(module: ModuleType, place: str, name: str | None) -> Pipeline:
-    found = {key: value for key, value in vars(module).items() if isinstance(value, Pipeline) and not key.startswith("_")}
+    found = {
+        key: value for key, value in vars(module).items() if isinstance(value, Pipeline) and not key.startswith("_")
+    }
     if name is not None:
         if name not in found:
             raise ConfigurationError(f"{place} has no pipeline {name!r} at top level{nearest(name, found)}.")
         return found[name]
     distinct = {id(pipeline) for pipeline in found.values()}
     if not found:
-        raise ConfigurationError(f"{place} has no pipeline at top level; write one, such as `pipeline = gn.Pipeline(features)`.")
+        raise ConfigurationError(
+            f"{place} has no pipeline at top level; write one, such as `pipeline = gn.Pipeline(features)`."
+        )
     if len(distinct) > 1:
         names = sorted(found)
-        raise ConfigurationError(f"{place} has several pipelines ({', '.join(names)}); choose one, as {place}:{names[0]}.")
+        raise ConfigurationError(
+            f"{place} has several pipelines ({', '.join(names)}); choose one, as {place}:{names[0]}."
+        )
     return next(iter(found.values()))

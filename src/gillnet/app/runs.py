@@ -93,7 +93,11 @@ def open_sources(plan: PipelinePlan, config: RunConfig) -> dict[str, Source]:
     try:
         for stream in plan.streams:
             opened[stream.name] = open_source(
-                config.sources[stream.name], stream=stream.name, schema=stream.schema, settings=config.kafka, schemes=schemes
+                config.sources[stream.name],
+                stream=stream.name,
+                schema=stream.schema,
+                settings=config.kafka,
+                schemes=schemes,
             )
     except BaseException:
         for source in opened.values():

@@ -59,7 +59,7 @@ class SinkRoutes:
             if name not in names:
                 raise ConfigurationError(f"--sink {name}=...: there is no output {name!r}{nearest(name, names)}.")
         self._kafka = dict(kafka or {})
-        pattern = None if default is None else _pattern(default)
+        pattern = None if default is None else place_pattern(default, what="--sinks")
         beside = _beside(next((sinks[name] for name in _MAIN if name in sinks), ""))
         self.uris: dict[str, str] = {}
         for name in names:
@@ -87,7 +87,7 @@ class SinkRoutes:
             if parsed.scheme == "kafka" and parsed.address and parsed.path.strip("/"):
                 topics.setdefault(parsed.address, []).append(parsed.path.strip("/"))
             elif parsed.scheme == "file" and parsed.path not in ("", "-"):
-                _make_directory(Path(parsed.path).parent)
+                make_directory(Path(parsed.path).parent)
         for servers, names in topics.items():
             create_topics(servers, names, settings=self._kafka)
 
@@ -112,14 +112,14 @@ def create_topics(servers: str, names: list[str], *, settings: Mapping[str, str]
     ensure_topics(names, bootstrap_servers=servers, settings=settings, timeout_s=15.0)
 
 
-def _pattern(default: str) -> str:
+def place_pattern(default: str, *, what: str) -> str:
     if "{name}" in default:
         return default
-    parsed = parse_uri(default, what="--sinks")
+    parsed = parse_uri(default, what=what)
     if parsed.scheme == "file" and parsed.path != "-" and not parsed.path.endswith(_SUFFIXES):
         return f"{default.rstrip('/')}/{{name}}.ndjson"
     raise ConfigurationError(
-        f"--sinks {default}: all outputs would go to one place; write {{name}} for the output's name, such as "
+        f"{what} {default}: all outputs would go to one place; write {{name}} for the output's name, such as "
         "kafka://localhost:9092/{name}, or give a directory."
     )
 
@@ -146,10 +146,12 @@ def _check_distinct(uris: Mapping[str, str]) -> None:
     for name, uri in uris.items():
         other = taken.setdefault(uri, name)
         if other != name and uri not in ("-", "memory:"):
-            raise ConfigurationError(f"The outputs {other!r} and {name!r} would both go to {uri}; give each a place of its own.")
+            raise ConfigurationError(
+                f"The outputs {other!r} and {name!r} would both go to {uri}; give each a place of its own."
+            )
 
 
-def _make_directory(directory: Path) -> None:
+def make_directory(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

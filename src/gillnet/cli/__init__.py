@@ -1,0 +1,1 @@
+"""The command line: thin commands over `gillnet.app`, and what they show."""
