@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -55,9 +56,10 @@ def _is_file(place: str) -> bool:
 
 def _run_file(path: Path) -> ModuleType:
     if not path.is_file():
-        there = sorted(entry.name for entry in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        hint = nearest(path.name, there) if there else ""
-        raise ConfigurationError(f"There is no file {path}{hint or '; give a Python file that defines a pipeline'}.")
+        there = [entry.name for entry in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, there, n=1)
+        hint = f"did you mean {path.parent / close[0]}?" if close else "give a Python file that defines a pipeline."
+        raise ConfigurationError(f"There is no file {path}; {hint}")
     path = path.resolve()
     # A name of its own, so that app.py shadows no module called app; the same file is the same module.
     name = f"_gillnet_app_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

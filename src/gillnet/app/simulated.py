@@ -124,7 +124,7 @@ def _read(uri: ConnectorUri) -> tuple[StreamName, float | None, SimulationConfig
     rate = None
     if (text := parameters.pop("rate", None)) is not None:
         rate = read_rate(text, what=what)
-    return typing.cast("StreamName", uri.path), rate, simulation_config(parameters, what=what)
+    return uri.path, rate, simulation_config(parameters, what=what)
 
 
 def read_rate(text: str, *, what: str) -> float:

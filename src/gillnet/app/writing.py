@@ -60,11 +60,11 @@ class SimulatedWriter:
         kafka = RunConfig().changed(settings=settings).kafka
         single = len(streams) == 1 and "{name}" not in to and (to == "-" or parse_uri(to, what="--to").scheme != "file")
         pattern = to if single else place_pattern(to, what="--to")
-        self.places = {stream: pattern.replace("{name}", stream) for stream in streams}
+        self.places: dict[str, str] = {stream: pattern.replace("{name}", stream) for stream in streams}
         self._lead, *others = streams
         self._max_records = max_records
         self._sources = interleaved_sources(Simulation(config), self._lead, *others, rate=rate)
-        self._sinks = {stream: _open(uri, kafka) for stream, uri in self.places.items()}
+        self._sinks: dict[str, Sink] = {stream: _open(uri, kafka) for stream, uri in self.places.items()}
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> dict[str, int]:
         """Write until the simulation ends or ``should_stop``; then flush.

@@ -17,7 +17,8 @@ from gillnet.core.errors import ConfigurationError, GillnetError
 
 DEBUG = "GILLNET_DEBUG"
 USAGE, FAILURE = 2, 1
-_CLICK_ERRORS = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_USAGE_ERROR: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""Typer's own errors, which it shows itself. Newer versions of Typer carry their own copy of click."""
 
 
 class ReadableErrors(TyperGroup):
@@ -27,7 +28,7 @@ class ReadableErrors(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort, *_CLICK_ERRORS):
+        except (typer.Exit, typer.Abort, _USAGE_ERROR):
             raise
         except GillnetError as error:
             _show_traceback()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -123,7 +123,7 @@ class PlainReport:
             event,
             elapsed_s=round(view.elapsed_s, 1),
             records_per_s=round(view.rate),
-            lag=view.lag,
+            **({} if view.lag is None else {"lag": view.lag}),
             latency_ms_p50=p50,
             latency_ms_p95=p95,
             latency_ms_p99=p99,
@@ -200,7 +200,7 @@ def _progress(report: PlainReport, every_s: float) -> Iterator[None]:
 def log_to(take: Callable[[str], Any]) -> None:
     """Send log lines to a page, short."""
 
-    def keep(_logger: Any, _method: str, event: dict[str, Any]) -> str:
+    def keep(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
         name = event.pop("event", "")
         level = event.pop("level", "info")
         details = " ".join(f"{key}={value}" for key, value in event.items())
