@@ -1,1 +1,1 @@
-"""The command line: thin commands over the layers below."""
+"""The command line: thin commands over `gillnet.app`, and what they show."""

@@ -84,6 +84,8 @@ class EmbeddedRuntime:
         The model's scorer, if the plan has a model.
     on_alerts
         Called with each batch's alerts, for a display; it must not block.
+    on_turn
+        Called after each turn of the loop, on the loop's thread, where the state may be looked at; it must not block.
 
     Raises
     ------
@@ -108,6 +110,7 @@ class EmbeddedRuntime:
         options: RuntimeOptions | None = None,
         clock: Clock | None = None,
         on_alerts: Callable[[list[Alert]], None] | None = None,
+        on_turn: Callable[[], None] | None = None,
     ) -> None:
         _check_sources(plan, sources)
         self.plan = plan
@@ -117,6 +120,7 @@ class EmbeddedRuntime:
         self._clock = clock or SystemClock()
         self._outputs = outputs
         self._on_alerts = on_alerts
+        self._on_turn = on_turn
         self._decoders = {name: stream_decoder(plan, name) for name in sources}
         # Other streams first: a payment should see the clicks that came with it.
         self._sources = dict(sorted(sources.items(), key=lambda item: item[0] == plan.root))
@@ -139,6 +143,8 @@ class EmbeddedRuntime:
                 if not self._turn():
                     self._idle()
                 self._commit_if_due()
+                if self._on_turn is not None:
+                    self._on_turn()
             self._close_sessions()
             self._commit()
         finally:

@@ -1,0 +1,259 @@
+"""What a run is told besides its pipeline: from ``gillnet.toml``, and from the command line, which wins.
+
+```toml
+models = "models"                        # the model registry
+
+[sources]
+payments = "kafka://broker:9093/payments?group=fraud"
+
+[sinks]
+default = "kafka://broker:9093/{name}"   # every output; {name} is the output's name
+alerts = "-"
+
+[kafka]                                  # librdkafka's settings, as they are
+"security.protocol" = "SASL_SSL"
+"sasl.password" = "${KAFKA_PASSWORD}"    # from the environment
+
+[options]
+latency_budget = "10ms"
+```
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gillnet.core.errors import ConfigurationError, DefinitionError
+from gillnet.core.naming import nearest
+from gillnet.core.time import MILLISECOND, SECOND, duration_us
+from gillnet.runtimes.embedded import RuntimeOptions
+
+DEFAULT_FILE = "gillnet.toml"
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_SECTIONS = ("sources", "sinks", "kafka", "options", "models")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything that a run needs besides its pipeline.
+
+    Attributes
+    ----------
+    sources
+        URI by stream.
+    sinks
+        URI by output.
+    default_sink
+        For every output without a URI of its own: a URI with ``{name}``, or a directory; None for none.
+    kafka
+        librdkafka's settings, passed through.
+    models
+        The model registry's directory; None for the packaged models only.
+    options
+        How the run behaves.
+    """
+
+    sources: Mapping[str, str] = field(default_factory=dict)
+    sinks: Mapping[str, str] = field(default_factory=dict)
+    default_sink: str | None = None
+    kafka: Mapping[str, str] = field(default_factory=dict, repr=False)
+    models: Path | None = None
+    options: RuntimeOptions = field(default_factory=RuntimeOptions)
+
+    def changed(
+        self,
+        *,
+        sources: Iterable[str] = (),
+        sinks: Iterable[str] = (),
+        settings: Iterable[str] = (),
+        default_sink: str | None = None,
+        models: Path | None = None,
+    ) -> RunConfig:
+        """Return the configuration with what the command line says.
+
+        Parameters
+        ----------
+        sources, sinks
+            ``name=URI`` each.
+        settings
+            ``section.key=value`` each: ``kafka.security.protocol=SSL``, ``options.latency_budget=5ms``.
+
+        Raises
+        ------
+        ConfigurationError
+            If one has no ``=``, or its key is unknown.
+        """
+        sections: dict[str, dict[str, Any]] = {"kafka": {}, "options": {}}
+        for text in settings:
+            key, value = _pair(text, what="--set", example="kafka.security.protocol=SSL")
+            section, dot, name = key.partition(".")
+            if section not in sections or not dot or not name:
+                known = ("kafka.<setting>", *(f"options.{option}" for option in _OPTIONS))
+                raise ConfigurationError(f"--set {text}: the key {key!r} is unknown{nearest(key, known)}.")
+            sections[section][name] = value
+        return replace(
+            self,
+            sources={
+                **self.sources,
+                **_pairs(sources, what="--source", example="payments=kafka://localhost:9092/payments"),
+            },
+            sinks={**self.sinks, **_pairs(sinks, what="--sink", example="decisions=kafka://localhost:9092/decisions")},
+            kafka={**self.kafka, **sections["kafka"]},
+            default_sink=default_sink or self.default_sink,
+            models=models or self.models,
+            options=_options(self.options, sections["options"], what="--set"),
+        )
+
+
+def load_config(path: str | Path | None = None) -> RunConfig:
+    """Read a configuration file.
+
+    Parameters
+    ----------
+    path
+        The file; None takes ``gillnet.toml`` in the current directory if there is one.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is missing, is no TOML, or has an unknown key.
+    """
+    if path is None:
+        if not Path(DEFAULT_FILE).is_file():
+            return RunConfig()
+        path = DEFAULT_FILE
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"There is no configuration file {path}.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path}: the configuration cannot be read: {error}.") from error
+    return _from_toml(content, path)
+
+
+def _from_toml(content: Mapping[str, Any], path: Path) -> RunConfig:
+    for key, value in content.items():
+        if key not in _SECTIONS:
+            raise ConfigurationError(f"{path}: the key {key!r} is unknown{nearest(key, _SECTIONS)}.")
+        if key != "models" and not isinstance(value, dict):
+            raise ConfigurationError(f"{path}: {key!r} is a section; write it as [{key}].")
+    sinks = _texts(content.get("sinks", {}), what=f"{path}: [sinks]")
+    default = sinks.pop("default", None)
+    models = content.get("models")
+    if models is not None and not isinstance(models, str):
+        raise ConfigurationError(f'{path}: models is a directory\'s name, such as models = "models".')
+    return RunConfig(
+        sources=_texts(content.get("sources", {}), what=f"{path}: [sources]"),
+        sinks=sinks,
+        default_sink=default,
+        kafka=_texts(_flat(content.get("kafka", {})), what=f"{path}: [kafka]"),
+        # Beside the file, so that it means the same from wherever the run is started.
+        models=None if models is None else path.parent / models,
+        options=_options(RuntimeOptions(), content.get("options", {}), what=f"{path}: [options]"),
+    )
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Join nested tables: TOML reads ``security.protocol = "SSL"`` as a table in a table, librdkafka has dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _texts(section: Mapping[str, Any], *, what: str) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for key, value in section.items():
+        if isinstance(value, bool):
+            texts[key] = str(value).lower()
+        elif isinstance(value, (str, int, float)):
+            texts[key] = _expanded(str(value), what=f"{what} {key}")
+        else:
+            raise ConfigurationError(f"{what} {key}: {value!r} is not a text.")
+    return texts
+
+
+def _expanded(text: str, *, what: str) -> str:
+    """Put in what ``${NAME}`` stands for, so that a file need not hold a password."""
+
+    def variable(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise ConfigurationError(f"{what}: the environment variable {match[1]} is not set.")
+        return os.environ[match[1]]
+
+    return _VARIABLE.sub(variable, text)
+
+
+def _pair(text: str, *, what: str, example: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (equals and key and value):
+        raise ConfigurationError(f"{what} {text!r}: write name=value, such as {what} {example}.")
+    return key, value
+
+
+def _pairs(texts: Iterable[str], *, what: str, example: str) -> dict[str, str]:
+    return dict(_pair(text, what=what, example=example) for text in texts)
+
+
+def _milliseconds(value: Any, what: str) -> float:
+    return duration_us(value, what=what) / MILLISECOND
+
+
+def _seconds(value: Any, what: str) -> float:
+    return duration_us(value, what=what) / SECOND
+
+
+def _whole(value: Any, what: str) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = -1
+    if number < 0 or isinstance(value, (bool, float)):
+        raise ConfigurationError(f"{what}: {value!r} is not a whole number, 0 or more.")
+    return number
+
+
+def _flag(value: Any, what: str) -> bool:
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise ConfigurationError(f"{what}: {value!r} is neither true nor false.")
+    return text == "true"
+
+
+def _emit(value: Any, what: str) -> str:
+    if value not in ("all", "flagged"):
+        raise ConfigurationError(f"{what}: {value!r} is unknown; choose all or flagged.")
+    return str(value)
+
+
+_OPTIONS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
+    "latency_budget": ("latency_budget_ms", _milliseconds),
+    "max_batch_records": ("max_batch_records", _whole),
+    "commit_interval": ("commit_interval_s", _seconds),
+    "emit": ("emit", _emit),
+    "with_features": ("with_features", _flag),
+    "top_reasons": ("top_reasons", _whole),
+    "max_records": ("max_records", _whole),
+}
+
+
+def _options(options: RuntimeOptions, section: Mapping[str, Any], *, what: str) -> RuntimeOptions:
+    changes: dict[str, Any] = {}
+    for key, value in section.items():
+        if key not in _OPTIONS:
+            raise ConfigurationError(f"{what}: the option {key!r} is unknown{nearest(key, _OPTIONS)}.")
+        attribute, read = _OPTIONS[key]
+        try:
+            changes[attribute] = read(value, f"{what} {key}")
+        except DefinitionError as error:
+            raise ConfigurationError(str(error)) from error
+    if changes.get("latency_budget_ms") == 0 or changes.get("max_batch_records") == 0:
+        raise ConfigurationError(f"{what}: latency_budget and max_batch_records must be above 0.")
+    return replace(options, **changes)

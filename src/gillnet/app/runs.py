@@ -1,0 +1,141 @@
+"""Builds a runtime: opens the sources, checks the model, routes the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from gillnet.api.pipeline import Pipeline
+from gillnet.app.config import RunConfig
+from gillnet.app.simulated import SCHEME, SimulatorScheme
+from gillnet.app.sinks import SinkRoutes
+from gillnet.connectors.uri import open_source
+from gillnet.core.errors import ConfigurationError
+from gillnet.core.naming import nearest
+from gillnet.core.ports import Sink, Source
+from gillnet.plan.nodes import PipelinePlan
+from gillnet.runtimes.embedded import Alert, EmbeddedRuntime, Outputs
+from gillnet.serving import ModelRegistry, Scorer, check_signature, choose_scorer
+from gillnet.simulator.streams import STREAMS
+
+WrapSink = Callable[[str, Sink | None], Sink | None]
+
+
+def build_runtime(
+    pipeline: Pipeline,
+    config: RunConfig,
+    *,
+    on_alerts: Callable[[list[Alert]], None] | None = None,
+    on_turn: Callable[[], None] | None = None,
+    wrap_sink: WrapSink | None = None,
+) -> EmbeddedRuntime:
+    """Open everything that a run needs.
+
+    What is wrong is found before the first record is read: the model, then the sinks' places, then the sources.
+
+    Parameters
+    ----------
+    pipeline
+        What to run.
+    config
+        Where records come from and go to.
+    on_alerts, on_turn
+        For a display; see `EmbeddedRuntime`.
+    wrap_sink
+        Called with an output's name and its sink (None if it goes nowhere) when it is opened; what it returns is used.
+
+    Raises
+    ------
+    ConfigurationError
+        If a stream has no source, or a URI or setting is wrong.
+    ModelError
+        If the model is missing, broken, or does not fit the features.
+    SourceError, SinkError
+        If a source or sink cannot be opened.
+    """
+    plan = pipeline.plan
+    check_streams(plan, config.sources)
+    scorer = choose_model_scorer(plan, config.models)
+    routes = SinkRoutes(plan, config.sinks, default=config.default_sink, kafka=config.kafka)
+    routes.prepare()
+
+    def open_output(name: str) -> Sink | None:
+        sink = routes.open(name)
+        return sink if wrap_sink is None else wrap_sink(name, sink)
+
+    outputs = Outputs(open_output)
+    # Rows are sure to come, so a place that cannot be written stops the start; a side output may never be needed.
+    for name in ("decisions", "alerts"):
+        outputs.wanted(name)
+    return EmbeddedRuntime(
+        plan,
+        sources=open_sources(plan, config),
+        outputs=outputs,
+        scorer=scorer,
+        options=config.options,
+        on_alerts=on_alerts,
+        on_turn=on_turn,
+    )
+
+
+def open_sources(plan: PipelinePlan, config: RunConfig) -> dict[str, Source]:
+    """Open the source of each stream; if one cannot be, those before it are closed again.
+
+    Raises
+    ------
+    ConfigurationError
+        If a URI is wrong.
+    SourceError
+        If a source cannot be opened.
+    """
+    schemes = {SCHEME: SimulatorScheme(config.sources, lead=plan.root)}
+    opened: dict[str, Source] = {}
+    try:
+        for stream in plan.streams:
+            opened[stream.name] = open_source(
+                config.sources[stream.name],
+                stream=stream.name,
+                schema=stream.schema,
+                settings=config.kafka,
+                schemes=schemes,
+            )
+    except BaseException:
+        for source in opened.values():
+            source.close()
+        raise
+    return opened
+
+
+def choose_model_scorer(plan: PipelinePlan, models: Path | None) -> Scorer | None:
+    """Load the plan's model and hold it against the plan's features; None if the plan has no model.
+
+    Raises
+    ------
+    ModelError
+        If the model is missing, broken, or does not fit.
+    """
+    if plan.model is None:
+        return None
+    model = ModelRegistry(models).load(plan.model.ref)
+    check_signature(model, plan.model.features)
+    return choose_scorer(model)
+
+
+def check_streams(plan: PipelinePlan, sources: Mapping[str, str]) -> None:
+    """Hold the sources that are given against the plan's streams.
+
+    Raises
+    ------
+    ConfigurationError
+        If a source is for no stream, or a stream has no source.
+    """
+    names = [stream.name for stream in plan.streams]
+    for name in sources:
+        if name not in names:
+            raise ConfigurationError(f"--source {name}=...: the pipeline has no stream {name!r}{nearest(name, names)}.")
+    if missing := [name for name in names if name not in sources]:
+        simulated = missing[0] if missing[0] in STREAMS else "payments"
+        raise ConfigurationError(
+            f"The stream {missing[0]!r} has no source: give one, such as --source {missing[0]}=kafka://localhost:9092/{missing[0]}, "
+            f"--source {missing[0]}={missing[0]}.ndjson or, to try it, --source {missing[0]}=simulator:{simulated}."
+        )

@@ -1,0 +1,210 @@
+"""Shows a run while it goes: a live page in a terminal, log lines anywhere else."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.layout import Layout
+from rich.live import Live
+
+from gillnet.cli import render
+from gillnet.cli.monitor import BusiestSessions, RowTap, RunMonitor, View
+from gillnet.cli.words import ReasonWords, clock_time
+from gillnet.runtimes.embedded import Alert
+
+FRAMES_PER_SECOND = 4
+PLAIN_EVERY_S = 5.0
+_KEPT_ALERTS = 100
+_MESSAGES = 3
+
+_log = structlog.get_logger("gillnet.run")
+
+
+class RunPage:
+    """The page that ``gillnet run`` shows; draws itself anew for every frame.
+
+    Parameters
+    ----------
+    monitor
+        Watches the run.
+    tap
+        Sees the rows of a pipeline with sessions; None for others.
+    """
+
+    def __init__(self, monitor: RunMonitor, *, tap: RowTap | None = None) -> None:
+        self._monitor = monitor
+        self._tap = tap
+        self._plan = monitor.plan
+        self._words = ReasonWords(self._plan)
+        self._event_time = self._plan.stream(self._plan.root).event_time
+        self._alerts: deque[render.AlertLine] = deque(maxlen=_KEPT_ALERTS)
+        self._sessions = BusiestSessions(self._plan) if tap is not None and self._plan.sessions else None
+        self.messages: deque[str] = deque(maxlen=_MESSAGES)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.draw(options.max_width, options.height or console.height)
+
+    def draw(self, width: int, height: int) -> RenderableType:
+        """Return the page for a terminal of this size."""
+        view = self._monitor.view()
+        for alert in self._monitor.drain_alerts():
+            self._alerts.appendleft(render.alert_line(alert, self._words, self._event_time))
+        if self._sessions is not None and self._tap is not None:
+            self._sessions.add(self._tap.drain())
+        page = Layout()
+        parts = [Layout(render.title_line(self._plan.name, "running", view), size=1), self._figures(view, width)]
+        used = sum(part.size or 0 for part in parts)
+        if self.messages:
+            parts.append(Layout(render.messages_text(list(self.messages)), size=len(self.messages)))
+            used += len(self.messages)
+        page.split_column(*parts, *self._lists(view, width, height - used))
+        return page
+
+    def _figures(self, view: View, width: int) -> Layout:
+        now, accounts = render.throughput_panel(view), render.accounting_panel(view.streams)
+        figures = Layout(size=max(6, len(view.streams) + 3))
+        if width >= render.WIDE:
+            figures.split_row(Layout(now), Layout(accounts))
+        else:
+            figures.size = 6 + len(view.streams) + 3
+            figures.split_column(Layout(now, size=6), Layout(accounts))
+        return figures
+
+    def _lists(self, view: View, width: int, rows: int) -> list[Layout]:
+        sessions_rows = 0 if self._sessions is None else max(4, min(rows // 2, 11))
+        shown, key = rows - sessions_rows - 3, "key" if self._plan.sessions is None else self._plan.sessions.key
+        title = f"alerts ({view.alerts:,})"
+        alerts = render.alerts_panel(list(self._alerts), rows=shown, width=width, title=title, key=key)
+        if self._sessions is None:
+            return [Layout(alerts)]
+        busiest = self._sessions.top(sessions_rows - 3)
+        panel = render.sessions_panel(
+            busiest,
+            count=self._sessions.count,
+            width=width,
+            title=f"busiest flagged sessions ({view.sessions_closed:,} closed)",
+        )
+        return [Layout(alerts), Layout(panel, size=sessions_rows)]
+
+
+class PlainReport:
+    """Log lines of a run: figures every few seconds, and each alert."""
+
+    def __init__(self, monitor: RunMonitor) -> None:
+        self._monitor = monitor
+        self._words = ReasonWords(monitor.plan)
+
+    def alerts(self) -> None:
+        """Log the alerts since the last call."""
+        for alert in self._monitor.drain_alerts():
+            self._alert(alert)
+
+    def _alert(self, alert: Alert) -> None:
+        fields: dict[str, Any] = {"id": alert.id, "key": alert.key, "decision": alert.decision}
+        if alert.score is not None:
+            fields["score"] = round(alert.score, 4)
+        _log.info("alert", **fields, why="; ".join(self._words.of(alert)))
+
+    def progress(self, event: str = "progress") -> None:
+        """Log the figures of this moment."""
+        view = self._monitor.view()
+        p50, p95, p99 = (None if value is None else round(value, 2) for value in view.latency_ms)
+        streams = {
+            name: f"read={c.read} scored={c.scored} duplicate={c.duplicate} malformed={c.malformed} too_late={c.too_late}"
+            for name, c in view.streams.items()
+        }
+        _log.info(
+            event,
+            elapsed_s=round(view.elapsed_s, 1),
+            records_per_s=round(view.rate),
+            **({} if view.lag is None else {"lag": view.lag}),
+            latency_ms_p50=p50,
+            latency_ms_p95=p95,
+            latency_ms_p99=p99,
+            watermark=clock_time(view.watermark_us),
+            **view.decisions,
+            alerts=view.alerts,
+            **streams,
+        )
+
+
+@contextmanager
+def live_page(console: Console, page: Any, messages: deque[str]) -> Iterator[None]:
+    """Show a page on the alternate screen, several times a second, from a thread of its own; log lines go into it."""
+    log_to(messages.append)
+    live = Live(
+        page,
+        console=console,
+        screen=True,
+        refresh_per_second=FRAMES_PER_SECOND,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with live:
+        yield
+
+
+@contextmanager
+def repeating(action: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Call an action again and again from a thread of its own, and once more at the end."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(every_s):
+            action()
+
+    thread = threading.Thread(target=repeat, name="gillnet-report", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        action()
+
+
+@contextmanager
+def plain_report(monitor: RunMonitor, *, every_s: float = PLAIN_EVERY_S) -> Iterator[None]:
+    """Log a run until the end, and then its last figures."""
+    report = PlainReport(monitor)
+    # Alerts come soon after they happen, figures every few seconds.
+    with repeating(report.alerts, min(0.5, every_s)):
+        with _progress(report, every_s):
+            yield
+    report.progress("finished")
+
+
+@contextmanager
+def _progress(report: PlainReport, every_s: float) -> Iterator[None]:
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(every_s):
+            report.progress()
+
+    thread = threading.Thread(target=repeat, name="gillnet-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def log_to(take: Callable[[str], Any]) -> None:
+    """Send log lines to a page, short."""
+
+    def keep(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+        name = event.pop("event", "")
+        level = event.pop("level", "info")
+        details = " ".join(f"{key}={value}" for key, value in event.items())
+        take(f"{level}: {name} {details}")
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[structlog.processors.add_log_level, keep], cache_logger_on_first_use=False)

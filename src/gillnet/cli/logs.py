@@ -1,0 +1,29 @@
+"""Where log lines go: standard error, so that standard output stays free for records."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+
+import structlog
+
+
+class LogFormat(StrEnum):
+    """How a log line is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def log_lines(form: LogFormat = LogFormat.TEXT) -> None:
+    """Write structured log lines to standard error, as ``key=value`` or JSON."""
+    last = (
+        structlog.processors.JSONRenderer()
+        if form is LogFormat.JSON
+        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
+    )
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), last],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,104 @@
+"""``gillnet run``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gillnet.api.pipeline import Pipeline
+from gillnet.app import RunConfig, SinkRoutes, build_runtime, load_config, load_pipeline
+from gillnet.cli import render
+from gillnet.cli.live import RunPage, live_page, plain_report
+from gillnet.cli.logs import LogFormat, log_lines
+from gillnet.cli.monitor import RowTap, RunMonitor
+from gillnet.cli.signals import stop_on_signals
+from gillnet.core.ports import Sink
+
+App = Annotated[str, typer.Argument(help="app.py, app.py:name, a module, or a bundled scenario (payments, bots).")]
+
+
+def run(
+    app: App,
+    source: Annotated[
+        list[str] | None, typer.Option("--source", "-s", metavar="STREAM=URI", help="Where a stream comes from.")
+    ] = None,
+    sink: Annotated[list[str] | None, typer.Option("--sink", metavar="NAME=URI", help="Where an output goes.")] = None,
+    sinks: Annotated[
+        str | None,
+        typer.Option(
+            "--sinks", metavar="PATTERN", help="Where all other outputs go: a URI with {name}, or a directory."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="kafka.<librdkafka's setting> or options.<option>."),
+    ] = None,
+    latency_budget: Annotated[
+        str | None, typer.Option(help="The longest that a micro-batch should take, such as 10ms.")
+    ] = None,
+    max_records: Annotated[
+        int | None, typer.Option(min=1, help="Stop after about so many records of the root stream.")
+    ] = None,
+    models: Annotated[Path | None, typer.Option(help="The model registry's directory.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A configuration file; by default gillnet.toml, if there is one.")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Log lines instead of a live page.")] = False,
+    log_format: Annotated[LogFormat, typer.Option("--log", help="How log lines are written.")] = LogFormat.TEXT,
+) -> None:
+    """Run a pipeline until its sources end, or until it is stopped.
+
+    Ctrl-C or SIGTERM: what was read is finished, flushed and committed. A second Ctrl-C quits at once.
+
+    Sources: kafka://host:9092/topic?group=g, a file (NDJSON, CSV, Parquet), - for standard input, or
+    simulator:payments?rate=500. Sinks: kafka://host:9092/topic, a file, - for standard output.
+    Outputs: decisions, alerts, sessions, and for each stream <stream>.malformed, .duplicate, .late, .too_late.
+    """
+    extra = [f"options.latency_budget={latency_budget}"] if latency_budget else []
+    extra += [f"options.max_records={max_records}"] if max_records else []
+    log_lines(log_format)
+    chosen = load_config(config).changed(
+        sources=source or (), sinks=sink or (), settings=[*(settings or ()), *extra], default_sink=sinks, models=models
+    )
+    pipeline = load_pipeline(app)
+    to_stdout = SinkRoutes(pipeline.plan, chosen.sinks, default=chosen.default_sink).uses_stdout
+    if plain or to_stdout or not sys.stdout.isatty():
+        run_plain(pipeline, chosen)
+    else:
+        run_live(pipeline, chosen, Console())
+
+
+def run_plain(pipeline: Pipeline, config: RunConfig) -> None:
+    """Run with log lines on standard error."""
+    monitor = RunMonitor(pipeline.plan)
+    runtime = build_runtime(pipeline, config, on_alerts=monitor.on_alerts, on_turn=monitor.on_turn)
+    monitor.watch(runtime)
+    with stop_on_signals() as stop, plain_report(monitor):
+        runtime.run(stop)
+
+
+def run_live(pipeline: Pipeline, config: RunConfig, console: Console) -> None:
+    """Run with a live page, and leave a summary on the terminal."""
+    monitor = RunMonitor(pipeline.plan)
+    tap: RowTap | None = None
+
+    def wrap(name: str, opened: Sink | None) -> Sink | None:
+        nonlocal tap
+        if name == "decisions" and pipeline.plan.sessions is not None:
+            tap = RowTap(opened)  # A pipeline with sessions writes flagged rows only, so this costs little.
+            return tap
+        return opened
+
+    runtime = build_runtime(pipeline, config, on_alerts=monitor.on_alerts, on_turn=monitor.on_turn, wrap_sink=wrap)
+    monitor.watch(runtime)
+    page = RunPage(monitor, tap=tap)
+    try:
+        with stop_on_signals() as stop, live_page(console, page, page.messages):
+            runtime.run(stop)
+    finally:
+        log_lines()
+    console.print(render.summary(pipeline.plan.name, monitor.view(), stopped=stop.is_set()))
