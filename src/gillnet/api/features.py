@@ -180,10 +180,9 @@ def _order(features: Mapping[str, Feature], columns: Columns) -> list[str]:
     """Features in an order in which each comes after those it needs: as written, where that is possible."""
     needs: dict[str, set[str]] = {}
     for name, feature in features.items():
+        used: set[str] = {feature.of} if isinstance(feature, Baseline) else set()
         if isinstance(feature, Expr):
             used = set(columns_of(feature.node))
-        else:
-            used = {feature.of} if isinstance(feature, Baseline) else set()
         unknown = used - set(features) - set(columns)
         if unknown:
             missing = min(unknown)

@@ -220,16 +220,15 @@ def _whole(value: Any, what: str) -> int:
     return number
 
 
-def _flag(value: Any, what: str) -> bool:
-    text = str(value).lower()
-    if text not in ("true", "false"):
-        raise ConfigurationError(f"{what}: {value!r} is neither true nor false.")
-    return text == "true"
-
-
 def _emit(value: Any, what: str) -> str:
     if value not in ("all", "flagged"):
         raise ConfigurationError(f"{what}: {value!r} is unknown; choose all or flagged.")
+    return str(value)
+
+
+def _detail(value: Any, what: str) -> str:
+    if value not in ("audit", "decision"):
+        raise ConfigurationError(f"{what}: {value!r} is unknown; choose audit or decision.")
     return str(value)
 
 
@@ -238,7 +237,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "max_batch_records": ("max_batch_records", _whole),
     "commit_interval": ("commit_interval_s", _seconds),
     "emit": ("emit", _emit),
-    "with_features": ("with_features", _flag),
+    "detail": ("detail", _detail),
     "top_reasons": ("top_reasons", _whole),
     "max_records": ("max_records", _whole),
 }

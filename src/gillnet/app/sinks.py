@@ -113,6 +113,7 @@ def create_topics(servers: str, names: list[str], *, settings: Mapping[str, str]
 
 
 def place_pattern(default: str, *, what: str) -> str:
+    """Return the pattern that gives each output a place; a directory gets a file for each."""
     if "{name}" in default:
         return default
     parsed = parse_uri(default, what=what)
@@ -152,6 +153,7 @@ def _check_distinct(uris: Mapping[str, str]) -> None:
 
 
 def make_directory(directory: Path) -> None:
+    """Make a directory and those above it, with a readable error."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

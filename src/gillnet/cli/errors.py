@@ -54,7 +54,7 @@ def say_error(text: str) -> None:
         return
     print(
         "\n".join(textwrap.wrap(f"error: {text}", 120, break_long_words=False, break_on_hyphens=False)), file=sys.stderr
-    )  # noqa: T201
+    )
 
 
 def _show_traceback() -> None:

@@ -174,9 +174,8 @@ def plain_report(monitor: RunMonitor, *, every_s: float = PLAIN_EVERY_S) -> Iter
     """Log a run until the end, and then its last figures."""
     report = PlainReport(monitor)
     # Alerts come soon after they happen, figures every few seconds.
-    with repeating(report.alerts, min(0.5, every_s)):
-        with _progress(report, every_s):
-            yield
+    with repeating(report.alerts, min(0.5, every_s)), _progress(report, every_s):
+        yield
     report.progress("finished")
 
 

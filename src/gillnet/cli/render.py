@@ -78,10 +78,11 @@ def throughput_panel(view: View) -> Panel:
 
 def decisions_text(decisions: Mapping[str, int]) -> Text:
     """Return the count of each decision, in its colour."""
-    parts: list[Text] = []
-    for decision in ("allow", "review", "step_up", "block"):
-        if decisions.get(decision) or decision == "allow":
-            parts.append(Text.assemble(decision_text(decision), " ", f"{decisions.get(decision, 0):,}"))
+    parts = [
+        Text.assemble(decision_text(decision), " ", f"{decisions.get(decision, 0):,}")
+        for decision in ("allow", "review", "step_up", "block")
+        if decisions.get(decision) or decision == "allow"
+    ]
     return Text("  ").join(parts)
 
 

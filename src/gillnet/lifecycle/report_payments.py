@@ -287,7 +287,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Console().print(found.table())
         reports.append(asdict(found))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()}
+    machine: dict[str, str | int | float | None] = {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+    }
     machine |= {"python": platform.python_version(), "load_average_1m": round(os.getloadavg()[0], 2)}
     options.out.write_text(json.dumps({"machine": machine, "runs": reports}, indent=2) + "\n", "utf-8")
     Console(file=sys.stderr).print(f"written to {options.out}")

@@ -193,7 +193,7 @@ def _scores(booster: Any, rows: FeatureTable) -> np.ndarray[Any, np.dtype[np.flo
 
 
 def _medians(rows: FeatureTable, outcomes: np.ndarray[Any, np.dtype[np.int8]]) -> dict[str, float]:
-    """What is typical of legitimate payments, for reason codes; a feature that is never there has none."""
+    """Return what is typical of legitimate payments, for reason codes; a feature that is never there has none."""
     usual = rows.matrix[outcomes == 0]
     there = ~np.isnan(usual).all(axis=0)
     medians = np.nanmedian(usual[:, there], axis=0)

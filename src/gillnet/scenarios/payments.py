@@ -45,7 +45,7 @@ def build(clicks: bool = True) -> gn.Pipeline:
 
 
 def payment_features(payments: Stream) -> dict[str, Feature]:
-    """What the card, its user, the device, the address and the merchant did lately."""
+    """Say what the card, its user, the device, the address and the merchant did lately."""
     card, user, device = payments.by("card_id"), payments.by("user_id"), payments.by("device_id")
     address, merchant = payments.by("ip"), payments.by("merchant_id")
     return {
@@ -100,7 +100,7 @@ def comparisons() -> dict[str, Feature]:
 
 
 def account_features(clicks: Stream) -> dict[str, Feature]:
-    """What was done on the site in the user's name just before the payment."""
+    """Say what was done on the site in the user's name just before the payment."""
     account = clicks.by("user_id")
     return {
         "failed_logins_1h": account.count(over="1h", where=col("event") == "login_failed").at("user_id"),
