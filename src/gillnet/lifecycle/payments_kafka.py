@@ -264,7 +264,7 @@ def _serve(bootstrap_servers: str, measure: Event, stop: Event, results: Connect
 
     def read() -> tuple[int, float, float]:
         records = sum(counts.read for counts in runtime.metrics.streams.values())
-        return records, time.process_time(), time.monotonic()
+        return records, time.process_time(), SystemClock().monotonic_s()
 
     began = [read()]
 

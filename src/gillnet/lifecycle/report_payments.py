@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from gillnet.core.time import DAY
+from gillnet.core.time import DAY, SystemClock
 from gillnet.lifecycle.evaluate import at_alert_rate, average_precision, recall_by_kind
 from gillnet.lifecycle.labels import Labels, read_labels
 from gillnet.runtimes.embedded import EmbeddedRuntime, Outputs, RuntimeOptions
@@ -185,9 +185,9 @@ def run_in_memory(simulation: Simulation, *, state_days: int) -> Observed:
         scorer=champion(),
         options=RuntimeOptions(detail="decision"),
     )
-    began_s, began_cpu_s = time.perf_counter(), time.process_time()
+    began_s, began_cpu_s = SystemClock().monotonic_s(), time.process_time()
     metrics = runtime.run()
-    took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+    took_s, cpu_s = SystemClock().monotonic_s() - began_s, time.process_time() - began_cpu_s
     records = sum(counts.read for counts in metrics.streams.values())
     measured = _ids_from(simulation, state_days)
     return Observed(
