@@ -106,9 +106,10 @@ def test_a_live_run_gives_the_scores_of_the_training_path(model, week, rows):
         outputs=Outputs(lambda name: sink if name == "decisions" else None),
         scorer=choose_scorer(model),
     ).run()
-    live = {row["tx_id"]: row["score"] for row in map(json.loads, sink.values)}
-    expected = model.booster.inplace_predict(rows.matrix, validate_features=False).astype(np.float64)
-    assert live == dict(zip(rows.ids.to_pylist(), expected.tolist(), strict=True))
+    # A score is written as the shortest text that reads back as the model's float32.
+    live = {row["tx_id"]: np.float32(row["score"]) for row in map(json.loads, sink.values)}
+    expected = model.booster.inplace_predict(rows.matrix, validate_features=False)
+    assert live == dict(zip(rows.ids.to_pylist(), expected, strict=True))
 
 
 def test_the_shipped_model_finds_much_of_the_fraud_of_unseen_people_but_not_all(model, week, rows, labels):
