@@ -220,6 +220,8 @@ class EmbeddedRuntime:
         counts.malformed += len(malformed)
         counts.duplicate += len(refused.get("duplicate", ()))
         counts.too_late += len(refused.get("too_late", ()))
+        # The decoder's and the gate's refusals, in the order of arrival, wherever batches end.
+        malformed.sort(key=lambda record: record.index)
         for kind, records in (("malformed", malformed), *refused.items()):
             counts.reasons.update(record.reason for record in records)
             if records:
