@@ -7,6 +7,7 @@ Names: ``decisions``, ``alerts``, ``sessions``, and for each stream ``<stream>.m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from gillnet.core.messages import OutputRecord
 from gillnet.core.ports import Sink
@@ -51,10 +52,11 @@ class Outputs:
                 sink.flush()
 
     def close(self) -> None:
-        """Flush and close every sink."""
-        for sink in self._sinks.values():
-            if sink is not None:
-                sink.close()
+        """Flush and close every sink, also when one of them fails; then its error is raised."""
+        with ExitStack() as closing:
+            for sink in self._sinks.values():
+                if sink is not None:
+                    closing.callback(sink.close)
 
     def _sink(self, name: str) -> OverlappedSink | None:
         if name not in self._sinks:

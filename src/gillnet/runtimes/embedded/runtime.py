@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import structlog
@@ -29,6 +30,9 @@ from gillnet.runtimes.embedded.stages import Alert, Detail, ScoringStage, sessio
 from gillnet.serving.scorers import Scorer
 
 _log = structlog.get_logger("gillnet.run")
+
+# Until a batch's cost is known; and the least, so that one slow batch does not bring the run down to single records.
+_FIRST_BATCH_RECORDS, _LEAST_BATCH_RECORDS = 256, 16
 
 _REFUSED: dict[int, tuple[str, str]] = {
     Outcome.DUPLICATE: ("duplicate", "a record with this id was read before"),
@@ -57,7 +61,7 @@ class RuntimeOptions:
     top_reasons
         Features named for a flagged row, by TreeSHAP; 0 for none.
     max_records
-        Stop after so many records of the root stream; for trials.
+        Stop after exactly so many records of the root stream; for trials.
     """
 
     latency_budget_ms: float = 10.0
@@ -129,7 +133,7 @@ class EmbeddedRuntime:
         )
         self._emit_all = (self.options.emit or ("flagged" if plan.sessions else "all")) == "all"
         self._session_encoder: EncodeOperator | None = None
-        self._batch_limit = 256
+        self._batch_limit = min(_FIRST_BATCH_RECORDS, self.options.max_batch_records)
         self._committed_s = self._clock.monotonic_s()
         self._uncommitted = False
         self._done: set[str] = set()
@@ -147,15 +151,31 @@ class EmbeddedRuntime:
                     self._on_turn()
             self._close_sessions()
             self._commit()
-        finally:
-            for source in self._sources.values():
-                source.close()
-            self._outputs.close()
+        except BaseException:
+            try:
+                self._close()
+            except Exception as error:  # The first error is the cause, and the one to tell.
+                _log.warning("not everything could be closed", reason=str(error))
+            raise
+        self._close()
         return self.metrics
+
+    def _close(self) -> None:
+        """Close the sources, then flush and close the sinks: each of them, whatever another one raises."""
+        with ExitStack() as closing:
+            closing.callback(self._outputs.close)
+            for source in self._sources.values():
+                closing.callback(source.close)
 
     def _full(self) -> bool:
         most = self.options.max_records
         return most is not None and self.metrics.stream(self.plan.root).read >= most
+
+    def _most(self, stream: str) -> int:
+        """Return how many records a poll may give: the batch's limit, and not beyond ``max_records``."""
+        if self.options.max_records is None or stream != self.plan.root:
+            return self._batch_limit
+        return min(self._batch_limit, self.options.max_records - self.metrics.stream(stream).read)
 
     def _turn(self) -> bool:
         """Poll every source once; whether anything came."""
@@ -164,7 +184,7 @@ class EmbeddedRuntime:
             if name in self._done:
                 continue
             wait_s = 0.05 if alone else (0.002 if name == self.plan.root and not came else 0.0)
-            raw = source.poll(self._batch_limit, wait_s)
+            raw = source.poll(self._most(name), wait_s)
             if raw is not None:
                 came = True
                 self._process(raw)
@@ -279,7 +299,7 @@ class EmbeddedRuntime:
             return
         fitting = int(records * self.options.latency_budget_ms / 1_000 / max(elapsed_s, 1e-6))
         limit = min(max(fitting, self._batch_limit // 2), self._batch_limit * 2)
-        self._batch_limit = min(max(limit, 16), self.options.max_batch_records)
+        self._batch_limit = min(max(limit, _LEAST_BATCH_RECORDS), self.options.max_batch_records)
 
     def _idle(self) -> None:
         self.features.pass_time(self._clock.now_us())

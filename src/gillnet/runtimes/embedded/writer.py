@@ -39,8 +39,10 @@ class OverlappedSink:
 
     def write(self, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
         """Take records in order."""
+        # Idle first: a failure is noted before the thread is idle, so none can slip in between.
+        direct = self._idle.is_set() and len(values) < HAND_OVER_RECORDS
         self._raise_failure()
-        if len(values) < HAND_OVER_RECORDS and self._idle.is_set():
+        if direct:
             self._sink.write(values, keys)
         else:
             self._hand_over(lambda: self._sink.write(values, keys))
@@ -61,8 +63,10 @@ class OverlappedSink:
             self._tasks.put(None)
             self._thread.join()
             self._thread = None
-        self._sink.close()
-        self._raise_failure()
+        try:
+            self._sink.close()
+        finally:
+            self._raise_failure()  # The first failure is the cause of what `close` may say.
 
     def _hand_over(self, task: Callable[[], None]) -> None:
         if self._thread is None:
