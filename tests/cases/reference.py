@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from tests.cases.harness import Case
@@ -116,6 +117,7 @@ class _Run:
             node.name: StreamState(node, _keys(self.plan, node), Watermark(node)) for node in self.plan.streams
         }
         self.root = self.streams[self.plan.root]
+        self.closed: dict[tuple[int, str], dict[str, Any]] = {}
         self.result = Outcome()
 
     def outcome(self) -> Outcome:
@@ -126,6 +128,7 @@ class _Run:
                 self._arrive(step, step.value)
             for stream in self.streams.values():
                 stream.watermark.pass_time(step.at_us)
+            self._close_sessions()
         if self.plan.sessions is not None:
             self.result.sessions = self._sessions()
         self.result.counts = {name: stream.counts for name, stream in self.streams.items() if stream.counts["read"]}
@@ -181,8 +184,9 @@ class _Run:
     def _values(self, event: Event) -> dict[str, Any]:
         values = dict(event.row)
         for feature in self.plan.features:
-            assert not isinstance(feature, BaselineNode), "baselines are held to the population in their own tests"
-            if isinstance(feature, ExpressionNode):
+            if isinstance(feature, BaselineNode):
+                values[feature.name] = self._baseline(feature, event.time)
+            elif isinstance(feature, ExpressionNode):
                 values[feature.name] = evaluate_row(feature.expression, values, self.columns)
             else:
                 values[feature.name] = self._aggregate(feature, event)
@@ -215,29 +219,61 @@ class _Run:
         stale = [f.name for f in lookups if time > self.streams[f.stream].watermark.everything_before]
         return ",".join(f"{name}=stale" for name in stale)
 
+    def _baseline(self, node: BaselineNode, time: int) -> float | None:
+        """Read the quantile over sessions that have closed, in whole steps before the event's own (I6)."""
+        assert self.plan.sessions is not None
+        step = time // node.step_us
+        steps = range(step - max(node.over_us // node.step_us, 1), step)
+        values = [
+            float(session[node.of])
+            for session in self.closed.values()
+            if session[node.of] is not None and (session["end"] + self.plan.sessions.gap_us) // node.step_us in steps
+        ]
+        bins = sorted(math.floor(math.log(value) / math.log(1.02)) for value in values if value > 0)
+        if len(bins) < max(node.min_count, 1):
+            return None
+        chosen = bins[max(math.ceil(node.quantile * len(bins)), 1) - 1]
+        return float(Fraction(102, 100) ** chosen * Fraction(101, 100))
+
+    def _close_sessions(self) -> None:
+        """Note the sessions that no event can extend any more, as they are when they close for the first time."""
+        mark = self.root.watermark.time
+        if self.plan.sessions is None or mark is None:
+            return
+        for start, last, key in self._all_sessions():
+            if last.time + self.plan.sessions.gap_us < mark and (start, str(key)) not in self.closed:
+                self.closed[start, str(key)] = self._session_values(last, key) | {"end": last.time}
+
     def _sessions(self) -> list[str]:
         """Return every session as the events that came in the end make it."""
-        sessions = self.plan.sessions
-        assert sessions is not None
-        lines: dict[tuple[int, str], str] = {}
-        for key in {event.row[sessions.key] for event in self.root.events} - {None, ""}:
-            events = sorted(self.root.of_key(sessions.key, key), key=lambda event: event.order)
-            # The last event of a session is the one whose successor starts another.
+        found = sorted(self._all_sessions(), key=lambda session: (session[0], str(session[2])))
+        return [self._session(last, start, key) for start, last, key in found]
+
+    def _all_sessions(self) -> Iterator[tuple[int, Event, Any]]:
+        """Give start, last event and key of each session: its last event is the one whose successor starts another."""
+        assert self.plan.sessions is not None
+        name = self.plan.sessions.key
+        for key in {event.row[name] for event in self.root.events} - {None, ""}:
+            events = sorted(self.root.of_key(name, key), key=lambda event: event.order)
             starts = [self._session_start(event) for event in events]
             for event, start, following in zip(events, starts, [*starts[1:], None], strict=True):
                 if start != following:
-                    lines[start, str(key)] = self._session(event, start, key)
-        return [lines[place] for place in sorted(lines)]
+                    yield start, event, key
 
-    def _session(self, last: Event, start: int, key: Any) -> str:
+    def _session_values(self, last: Event, key: Any) -> dict[str, Any]:
+        """Return what follows from a session alone: its entity's aggregates, and expressions over nothing else."""
         assert self.plan.sessions is not None
         name = self.plan.sessions.key
         own = [f for f in self.plan.features if isinstance(f, AggregateNode) and f.key == name and f.at is None]
         values: dict[str, Any] = {f.name: self._aggregate(f, last) for f in own} | {name: key}
         for feature in self.plan.features:
-            # A closed session has what follows from the session alone.
             if isinstance(feature, ExpressionNode) and columns_of(feature.expression) <= set(values):
                 values[feature.name] = evaluate_row(feature.expression, values, self.columns)
+        return values
+
+    def _session(self, last: Event, start: int, key: Any) -> str:
+        assert self.plan.sessions is not None
+        name, values = self.plan.sessions.key, self._session_values(last, key)
         head = [
             _field(name, values, self.columns),
             f'"session_start":{_text(start, "timestamp")}',
