@@ -120,7 +120,9 @@ def choose_model_scorer(plan: PipelinePlan, models: Path | None) -> Scorer | Non
     if plan.model is None:
         return None
     model = ModelRegistry(models).load(plan.model.ref)
-    check_signature(model, plan.model.features)
+    # Texts are no model's features by default; they are told, so that a model that wants one as a number hears its type.
+    texts = [(feature.name, feature.type) for feature in plan.features if feature.type == "string"]
+    check_signature(model, [*plan.model.features, *texts])
     return choose_scorer(model)
 
 
