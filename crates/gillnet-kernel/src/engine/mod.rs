@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use self::baseline::Baseline;
 use self::columns::{optional_timestamps, timestamps, Columns};
-use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings};
+use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings, NO_SLOT};
 use self::plan::{FeaturePlan, Plan};
 use self::sessions::{Closed, SessionTimers};
 pub use self::stream::Outcome;
@@ -323,7 +323,7 @@ impl Engine {
         let starts = reading.columns[sessions.start_column].clone();
         let values = starts.as_primitive::<TimestampMicrosecondType>();
         for (i, &slot) in reading.slots.iter().enumerate() {
-            if slot != u32::MAX {
+            if slot != NO_SLOT {
                 let begins = values.value(i) == times[i];
                 let behind = times[i].saturating_add(sessions.gap_us) < watermarks[i];
                 sessions.timers.arrived(slot, times[i], begins, behind);

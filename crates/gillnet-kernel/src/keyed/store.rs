@@ -102,21 +102,33 @@ impl KeyedStore {
         &self.layout
     }
 
-    /// Event `i` of the batch arrives at `key`: it is kept, and every output is read as of it.
-    /// Returns the slot of the key, the values, and whether the reading is saturated.
-    pub fn arrive(&mut self, key: &str, batch: &EventBatch<'_>, i: usize) -> (u32, &[Value], bool) {
-        let slot = self.slot_of(key);
+    /// The slot of `key`, a new one if it has none. Stays valid until the next sweep.
+    pub fn locate(&mut self, key: &str) -> u32 {
+        self.slot_of(key)
+    }
+
+    /// Read the words that an arrival at `slot` begins with, and return something that depends on them.
+    ///
+    /// A key's state lies anywhere in memory, and waiting for it is most of what an arrival costs. Done for a group of keys
+    /// before any of them is worked on, the waits overlap.
+    #[inline]
+    pub fn warm(&self, slot: u32) -> u64 {
+        self.pages[slot as usize / PAGE][slot as usize % PAGE].state.warm()
+    }
+
+    /// Event `i` of the batch arrives at the key in `slot`: it is kept, and every output is read as of it.
+    /// Returns the values, and whether the reading is saturated.
+    pub fn arrive(&mut self, slot: u32, batch: &EventBatch<'_>, i: usize) -> (&[Value], bool) {
         self.fill_row(batch, i);
         let Slot { state, .. } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
         state.arrive(&self.layout, &self.row, &mut self.scratch, &mut self.values);
         self.events += 1;
         let saturated = state.saturated(batch.times[i] - self.layout.retention_us());
-        (slot, &self.values, saturated)
+        (&self.values, saturated)
     }
 
-    /// Event `i` of the batch is kept under `key`; nothing is read.
-    pub fn insert(&mut self, key: &str, batch: &EventBatch<'_>, i: usize) {
-        let slot = self.slot_of(key);
+    /// Event `i` of the batch is kept under the key in `slot`; nothing is read.
+    pub fn insert(&mut self, slot: u32, batch: &EventBatch<'_>, i: usize) {
         self.fill_row(batch, i);
         self.pages[slot as usize / PAGE][slot as usize % PAGE].state.insert(&self.layout, &self.row);
         self.events += 1;

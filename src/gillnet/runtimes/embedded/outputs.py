@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from gillnet.core.messages import OutputRecord
 from gillnet.core.ports import Sink
-from gillnet.runtimes.embedded.writer import OverlappedSink
+from gillnet.runtimes.embedded.writer import Encoded, OverlappedSink
 
 OpenSink = Callable[[str], Sink | None]
 
@@ -29,11 +29,11 @@ class Outputs:
         self._open = open_sink
         self._sinks: dict[str, OverlappedSink | None] = {}
 
-    def write(self, name: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
-        """Write encoded rows."""
+    def write(self, name: str, rows: int, encode: Callable[[], Encoded]) -> None:
+        """Write rows. A large batch is encoded by the sink's own thread, beside the next batch's features."""
         sink = self._sink(name)
-        if sink is not None and values:
-            sink.write(values, keys)
+        if sink is not None and rows:
+            sink.write(rows, encode)
 
     def write_records(self, name: str, records: Sequence[OutputRecord]) -> None:
         """Write records with headers."""

@@ -8,9 +8,10 @@ cost.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -20,13 +21,13 @@ from gillnet.core.messages import RawBatch
 from gillnet.core.ports import PartitionedSource, Source
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics, StreamCounts
-from gillnet.operators.decide import DECISION
 from gillnet.operators.decode import Decoded, Malformed, malformed_records, stream_decoder
 from gillnet.operators.encode import EncodeOperator, record_keys
 from gillnet.operators.features import LATE, FeatureOperator, Outcome
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded.outputs import Outputs
 from gillnet.runtimes.embedded.stages import Alert, Detail, ScoringStage, session_encoder
+from gillnet.runtimes.embedded.writer import Encoded
 from gillnet.serving.scorers import Scorer
 
 _log = structlog.get_logger("gillnet.run")
@@ -137,6 +138,7 @@ class EmbeddedRuntime:
         self._committed_s = self._clock.monotonic_s()
         self._uncommitted = False
         self._done: set[str] = set()
+        self._partitioned = {name: s for name, s in self._sources.items() if isinstance(s, PartitionedSource)}
         self._assigned: dict[str, frozenset[int]] = {}
 
     def run(self, stop: threading.Event | None = None) -> RunMetrics:
@@ -216,8 +218,10 @@ class EmbeddedRuntime:
 
     def _register_partitions(self, stream: str, now_us: int) -> None:
         """Let every assigned partition hold the watermark, before the first record of the fastest one can move it."""
-        source = self._sources[stream]
-        assigned = source.partitions if isinstance(source, PartitionedSource) else frozenset()
+        source = self._partitioned.get(stream)
+        assigned = frozenset() if source is None else source.partitions
+        if assigned == self._assigned.get(stream):
+            return
         for partition in sorted(assigned - self._assigned.get(stream, frozenset())):
             self.features.register_partition(stream, partition, now_us)
         self._assigned[stream] = assigned
@@ -267,17 +271,14 @@ class EmbeddedRuntime:
         alerts = self._stage.new_alerts(scored)
         if self.options.top_reasons and alerts:
             scored = self._stage.explain(scored)
-        decisions = scored.batch.column(DECISION)
-        self.metrics.decisions["allow"] += scored.batch.num_rows - len(scored.flagged)
-        if scored.flagged:
-            self.metrics.decisions.update(decisions.take(_positions(scored.flagged)).to_pylist())
+        self.metrics.decisions.update(scored.counts)
         if self._outputs.wanted("decisions"):
             chosen = scored.batch if self._emit_all else scored.batch.take(scored.flagged)
-            self._outputs.write("decisions", *self._stage.encode(chosen))
+            self._outputs.write("decisions", chosen.num_rows, partial(self._stage.encode, chosen))
         if alerts:
             self.metrics.alerts += len(alerts)
             if self._outputs.wanted("alerts"):
-                self._outputs.write("alerts", *self._stage.encode(scored.batch.take(alerts)))
+                self._outputs.write("alerts", len(alerts), partial(self._stage.encode, scored.batch.take(alerts)))
             if self._on_alerts is not None:
                 self._on_alerts(self._stage.alerts(scored.batch, alerts))
         self.metrics.latency_ms.add((self._clock.now_us() - arrival_us) / 1_000, rows.num_rows)
@@ -290,8 +291,8 @@ class EmbeddedRuntime:
             if self._outputs.wanted("sessions"):
                 if self._session_encoder is None:
                     self._session_encoder = session_encoder(self.plan, closed.column_names)
-                keys = record_keys(closed, self.plan.sessions.key)
-                self._outputs.write("sessions", self._session_encoder.encode(closed), keys)
+                encode = partial(_encode_sessions, self._session_encoder, closed, self.plan.sessions.key)
+                self._outputs.write("sessions", closed.num_rows, encode)
 
     def _adapt(self, records: int, elapsed_s: float) -> None:
         """Move the batch's limit towards what the latency budget allows, at most twofold at a time."""
@@ -324,10 +325,8 @@ class EmbeddedRuntime:
         return sum(told) if told else None
 
 
-def _positions(rows: Sequence[int]) -> object:
-    import pyarrow as pa
-
-    return pa.array(rows, pa.uint32())
+def _encode_sessions(encoder: EncodeOperator, closed: Batch, key: str) -> Encoded:
+    return encoder.encode(closed), record_keys(closed, key)
 
 
 def _check_sources(plan: PipelinePlan, sources: Mapping[str, Source]) -> None:
