@@ -7,9 +7,10 @@ cost.
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,6 +35,8 @@ _log = structlog.get_logger("gillnet.run")
 
 # Until a batch's cost is known; and the least, so that one slow batch does not bring the run down to single records.
 _FIRST_BATCH_RECORDS, _LEAST_BATCH_RECORDS = 256, 16
+
+_COLLECT_AFTER_OBJECTS = 100_000
 
 _REFUSED: dict[int, tuple[str, str]] = {
     Outcome.DUPLICATE: ("duplicate", "a record with this id was read before"),
@@ -144,6 +147,10 @@ class EmbeddedRuntime:
     def run(self, stop: threading.Event | None = None) -> RunMetrics:
         """Run until every source is finished or ``stop`` is set; then finish what was read, flush, commit and close."""
         stop = stop or threading.Event()
+        with _collector_at_rest():
+            return self._run(stop)
+
+    def _run(self, stop: threading.Event) -> RunMetrics:
         try:
             while not stop.is_set() and len(self._done) < len(self._sources) and not self._full():
                 if not self._turn():
@@ -323,6 +330,21 @@ class EmbeddedRuntime:
         known = [source.lag for source in self._sources.values()]
         told = [lag for lag in known if lag is not None]
         return sum(told) if told else None
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Let the cyclic garbage collector start less often, for the length of a run.
+
+    A micro-batch makes thousands of objects that no cycle holds and that die together. By default the collector would walk
+    over the half-made batch several times: 5 % of the CPU, for nothing.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(max(before[0], _COLLECT_AFTER_OBJECTS) if before[0] else 0, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _encode_sessions(encoder: EncodeOperator, closed: Batch, key: str) -> Encoded:
