@@ -167,8 +167,9 @@ impl Engine {
         let Some(sessions) = &mut self.sessions else { return Ok(()) };
         let entity = &self.entities[sessions.entity];
         let timestamp = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let key_type = self.streams[self.root].schema.field_with_name(&sessions.key)?.data_type().clone();
         let mut fields = vec![
-            Field::new(&sessions.key, DataType::Utf8, false),
+            Field::new(&sessions.key, key_type, false),
             Field::new("session_start", timestamp.clone(), false),
             Field::new("session_end", timestamp, false),
             Field::new("revision", DataType::UInt64, false),
@@ -325,8 +326,8 @@ impl Engine {
         for (i, &slot) in reading.slots.iter().enumerate() {
             if slot != NO_SLOT {
                 let begins = values.value(i) == times[i];
-                let behind = times[i].saturating_add(sessions.gap_us) < watermarks[i];
-                sessions.timers.arrived(slot, times[i], begins, behind);
+                // A session that has closed can be reached by late events only: within the gap of its end, too.
+                sessions.timers.arrived(slot, times[i], begins, times[i] < watermarks[i]);
             }
         }
         Some(starts)
@@ -559,7 +560,8 @@ fn session_rows(
 ) -> Result<RecordBatch> {
     let keys: StringArray = closed.iter().map(|(_, key)| Some(key.as_str())).collect();
     let mut arrays: Vec<ArrayRef> = vec![
-        Arc::new(keys),
+        // The store has every key as text.
+        arrow::compute::cast(&keys, sessions.schema.field(0).data_type())?,
         timestamps(closed.iter().map(|(session, _)| session.span.start).collect()),
         timestamps(closed.iter().map(|(session, _)| session.span.last).collect()),
         Arc::new(UInt64Array::from_iter_values(closed.iter().map(|(session, _)| u64::from(session.revision)))),
