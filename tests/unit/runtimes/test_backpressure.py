@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gillnet.runtimes.embedded.writer import HAND_OVER_RECORDS, WAITING_BATCHES
+from gillnet.runtimes.embedded.overlap import HAND_OVER_RECORDS, WAITING_BATCHES
 
 from .driving import Outs, StubbornSink, drive, payments
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gillnet.core.errors import SinkError, SourceError
-from gillnet.runtimes.embedded.writer import HAND_OVER_RECORDS
+from gillnet.runtimes.embedded.overlap import HAND_OVER_RECORDS
 from gillnet.testing.clock import SimulatedClock
 from gillnet.testing.scripted import Abort, Aborted, End, Fail, Pause
 
@@ -119,7 +119,7 @@ def test_the_writer_s_failure_is_raised_even_if_the_input_has_ended() -> None:
     with pytest.raises(SinkError, match=r"the disk of decisions is full"):
         driven.run()
     assert "commit" not in driven.journal.whats()
-    assert not [thread for thread in threading.enumerate() if thread.name == "gillnet-writer"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "gillnet-score"]
 
 
 def test_a_side_output_that_fails_holds_the_commit_too() -> None:

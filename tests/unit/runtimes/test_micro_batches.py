@@ -57,6 +57,7 @@ def sizes_under_load(model: Model, cost_s: Callable[[int], float], count: int = 
         plan=pipeline(model="fraud@1"),
         clock=clock,
         scorer=TimedScorer(model, clock, cost_s),
+        overlap=False,  # One simulated clock for two threads at a time would tell neither's cost.
         **options,
     ).run()
     assert sum(driven.source.batch_sizes) == count

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 
 from gillnet.core.messages import OutputRecord
 from gillnet.core.ports import Sink
-from gillnet.runtimes.embedded.writer import Encoded, OverlappedSink
 
 OpenSink = Callable[[str], Sink | None]
 
@@ -27,13 +26,13 @@ class Outputs:
 
     def __init__(self, open_sink: OpenSink) -> None:
         self._open = open_sink
-        self._sinks: dict[str, OverlappedSink | None] = {}
+        self._sinks: dict[str, Sink | None] = {}
 
-    def write(self, name: str, rows: int, encode: Callable[[], Encoded]) -> None:
-        """Write rows. A large batch is encoded by the sink's own thread, beside the next batch's features."""
+    def write(self, name: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
+        """Write encoded rows."""
         sink = self._sink(name)
-        if sink is not None and rows:
-            sink.write(rows, encode)
+        if sink is not None and values:
+            sink.write(values, keys)
 
     def write_records(self, name: str, records: Sequence[OutputRecord]) -> None:
         """Write records with headers."""
@@ -58,8 +57,7 @@ class Outputs:
                 if sink is not None:
                     closing.callback(sink.close)
 
-    def _sink(self, name: str) -> OverlappedSink | None:
+    def _sink(self, name: str) -> Sink | None:
         if name not in self._sinks:
-            sink = self._open(name)
-            self._sinks[name] = None if sink is None else OverlappedSink(sink)
+            self._sinks[name] = self._open(name)
         return self._sinks[name]

@@ -27,8 +27,8 @@ from gillnet.operators.encode import EncodeOperator, record_keys
 from gillnet.operators.features import LATE, FeatureOperator, Outcome
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded.outputs import Outputs
+from gillnet.runtimes.embedded.overlap import HAND_OVER_RECORDS, OverlappedStage
 from gillnet.runtimes.embedded.stages import Alert, Detail, ScoringStage, session_encoder
-from gillnet.runtimes.embedded.writer import Encoded
 from gillnet.serving.scorers import Scorer
 
 _log = structlog.get_logger("gillnet.run")
@@ -64,6 +64,8 @@ class RuntimeOptions:
         ``audit``: rows carry their features, times and reasons; ``decision``: id, score and decision only.
     top_reasons
         Features named for a flagged row, by TreeSHAP; 0 for none.
+    overlap
+        Score and write a large batch on a second thread, beside the next batch's features. The rows are the same without.
     max_records
         Stop after exactly so many records of the root stream; for trials.
     """
@@ -74,6 +76,7 @@ class RuntimeOptions:
     emit: str | None = None
     detail: Detail = "audit"
     top_reasons: int = 3
+    overlap: bool = True
     max_records: int | None = None
 
 
@@ -91,7 +94,7 @@ class EmbeddedRuntime:
     scorer
         The model's scorer, if the plan has a model.
     on_alerts
-        Called with each batch's alerts, for a display; it must not block.
+        Called with each batch's alerts, for a display, on the thread that scores; it must not block.
     on_turn
         Called after each turn of the loop, on the loop's thread, where the state may be looked at; it must not block.
 
@@ -127,6 +130,7 @@ class EmbeddedRuntime:
         self.features = FeatureOperator(plan)
         self._clock = clock or SystemClock()
         self._outputs = outputs
+        self._overlapped = OverlappedStage(HAND_OVER_RECORDS if self.options.overlap else None)
         self._on_alerts = on_alerts
         self._on_turn = on_turn
         self._decoders = {name: stream_decoder(plan, name) for name in sources}
@@ -173,6 +177,7 @@ class EmbeddedRuntime:
         """Close the sources, then flush and close the sinks: each of them, whatever another one raises."""
         with ExitStack() as closing:
             closing.callback(self._outputs.close)
+            closing.callback(self._overlapped.close)
             for source in self._sources.values():
                 closing.callback(source.close)
 
@@ -218,10 +223,14 @@ class EmbeddedRuntime:
         self._divert(raw, decoded, processed.outcomes, counts)
         if processed.rows is not None and processed.rows.num_rows:
             self._count_late(raw, decoded, processed.outcomes, processed.rows, counts)
-            self._emit(processed.rows, raw.arrival_time_us)
-        self._close_sessions()
         self.metrics.batches += 1
-        self._adapt(len(raw.values), self._clock.monotonic_s() - began)
+        spent_s = self._clock.monotonic_s() - began
+        if processed.rows is not None and processed.rows.num_rows:
+            emit = partial(self._emit, processed.rows, raw.arrival_time_us, len(raw.values), spent_s)
+            self._overlapped.submit(processed.rows.num_rows, emit)
+        else:
+            self._adapt(len(raw.values), spent_s)
+        self._close_sessions()
 
     def _register_partitions(self, stream: str, now_us: int) -> None:
         """Let every assigned partition hold the watermark, before the first record of the fastest one can move it."""
@@ -255,14 +264,13 @@ class EmbeddedRuntime:
         malformed.sort(key=lambda record: record.index)
         for kind, records in (("malformed", malformed), *refused.items()):
             counts.reasons.update(record.reason for record in records)
-            if records:
-                self._outputs.write_records(f"{raw.stream}.{kind}", malformed_records(raw, records))
+            self._write_aside(raw, kind, records)
 
     def _count_late(self, raw: RawBatch, decoded: Decoded, outcomes: bytes, rows: Batch, counts: StreamCounts) -> None:
         late = rows.column(LATE)
         behind = late.true_count
         counts.late += behind
-        if not behind or not self._outputs.wanted(f"{raw.stream}.late"):
+        if not behind:
             return
         places = range(len(outcomes)) if decoded.rows is None else decoded.rows.to_pylist()
         accepted = [place for place, outcome in zip(places, outcomes, strict=True) if outcome == Outcome.ACCEPTED]
@@ -271,9 +279,20 @@ class EmbeddedRuntime:
             for place, is_late in zip(accepted, late.to_pylist(), strict=True)
             if is_late
         ]
-        self._outputs.write_records(f"{raw.stream}.late", malformed_records(raw, records))
+        self._write_aside(raw, "late", records)
 
-    def _emit(self, rows: Batch, arrival_us: int) -> None:
+    def _write_aside(self, raw: RawBatch, kind: str, records: list[Malformed]) -> None:
+        def write() -> None:
+            name = f"{raw.stream}.{kind}"
+            if self._outputs.wanted(name):
+                self._outputs.write_records(name, malformed_records(raw, records))
+
+        if records:
+            self._overlapped.submit(len(records), write)
+
+    def _emit(self, rows: Batch, arrival_us: int, records: int, spent_s: float) -> None:
+        """Score, decide and write rows: of a batch of ``records``, on which ``spent_s`` were spent before."""
+        began = self._clock.monotonic_s()
         scored = self._stage.score(rows)
         alerts = self._stage.new_alerts(scored)
         if self.options.top_reasons and alerts:
@@ -281,25 +300,29 @@ class EmbeddedRuntime:
         self.metrics.decisions.update(scored.counts)
         if self._outputs.wanted("decisions"):
             chosen = scored.batch if self._emit_all else scored.batch.take(scored.flagged)
-            self._outputs.write("decisions", chosen.num_rows, partial(self._stage.encode, chosen))
+            self._outputs.write("decisions", *self._stage.encode(chosen))
         if alerts:
             self.metrics.alerts += len(alerts)
             if self._outputs.wanted("alerts"):
-                self._outputs.write("alerts", len(alerts), partial(self._stage.encode, scored.batch.take(alerts)))
+                self._outputs.write("alerts", *self._stage.encode(scored.batch.take(alerts)))
             if self._on_alerts is not None:
                 self._on_alerts(self._stage.alerts(scored.batch, alerts))
         self.metrics.latency_ms.add((self._clock.now_us() - arrival_us) / 1_000, rows.num_rows)
+        self._adapt(records, spent_s + self._clock.monotonic_s() - began)
 
     def _close_sessions(self) -> None:
         if self.plan.sessions is None:
             return
         while (closed := self.features.closed_sessions()) is not None:
             self.metrics.sessions_closed += closed.num_rows
-            if self._outputs.wanted("sessions"):
-                if self._session_encoder is None:
-                    self._session_encoder = session_encoder(self.plan, closed.column_names)
-                encode = partial(_encode_sessions, self._session_encoder, closed, self.plan.sessions.key)
-                self._outputs.write("sessions", closed.num_rows, encode)
+            self._overlapped.submit(closed.num_rows, partial(self._write_sessions, closed, self.plan.sessions.key))
+
+    def _write_sessions(self, closed: Batch, key: str) -> None:
+        if not self._outputs.wanted("sessions"):
+            return
+        if self._session_encoder is None:
+            self._session_encoder = session_encoder(self.plan, closed.column_names)
+        self._outputs.write("sessions", self._session_encoder.encode(closed), record_keys(closed, key))
 
     def _adapt(self, records: int, elapsed_s: float) -> None:
         """Move the batch's limit towards what the latency budget allows, at most twofold at a time."""
@@ -318,6 +341,7 @@ class EmbeddedRuntime:
             self._commit()
 
     def _commit(self) -> None:
+        self._overlapped.drain()
         self._outputs.flush()
         for source in self._sources.values():
             source.commit()
@@ -345,10 +369,6 @@ def _collector_at_rest() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-def _encode_sessions(encoder: EncodeOperator, closed: Batch, key: str) -> Encoded:
-    return encoder.encode(closed), record_keys(closed, key)
 
 
 def _check_sources(plan: PipelinePlan, sources: Mapping[str, Source]) -> None:

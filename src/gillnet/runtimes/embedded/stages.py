@@ -14,7 +14,6 @@ from gillnet.operators.decide import DECISION, REASONS, SCORE, DecideOperator
 from gillnet.operators.encode import ColumnField, ConstantField, EncodeOperator, GroupField, OutputField, record_keys
 from gillnet.operators.features import ARRIVAL_TIME, FEATURE_STATES, LATE, SESSION_START, WATERMARK, FeatureOperator
 from gillnet.plan.nodes import AggregateNode, PipelinePlan
-from gillnet.runtimes.embedded.writer import Encoded
 from gillnet.serving.reasons import explain
 from gillnet.serving.scorers import Scorer
 
@@ -110,7 +109,7 @@ class ScoringStage:
             ]
         return replace(scored, batch=scored.batch.with_column(CONTRIBUTIONS, pa.array(column, _CONTRIBUTION_TYPE)))
 
-    def encode(self, batch: Batch) -> Encoded:
+    def encode(self, batch: Batch) -> tuple[list[bytes], list[bytes | None]]:
         """Return rows as JSON, and their keys."""
         encoder = self._explained if CONTRIBUTIONS in batch.column_names else self._plain
         keys: list[bytes | None] = record_keys(batch, self.key) if self.key else [None] * batch.num_rows
