@@ -57,8 +57,13 @@ def say_error(text: str) -> None:
     )
 
 
+def debugging() -> bool:
+    """Whether ``GILLNET_DEBUG`` asks for more than people want to read."""
+    return os.environ.get(DEBUG, "") not in ("", "0")
+
+
 def _show_traceback() -> None:
-    if os.environ.get(DEBUG, "") not in ("", "0"):
+    if debugging():
         import traceback
 
         traceback.print_exc()

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import structlog
 
+from gillnet.cli.errors import debugging
+
 
 class LogFormat(StrEnum):
     """How a log line is written."""
@@ -16,13 +18,14 @@ class LogFormat(StrEnum):
 
 
 def log_lines(form: LogFormat = LogFormat.TEXT) -> None:
-    """Write structured log lines to standard error, as ``key=value`` or JSON."""
+    """Write structured log lines to standard error, as ``key=value`` or JSON; debug lines with ``GILLNET_DEBUG=1`` only."""
     last = (
         structlog.processors.JSONRenderer()
         if form is LogFormat.JSON
         else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
     )
     structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("debug" if debugging() else "info"),
         processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), last],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
