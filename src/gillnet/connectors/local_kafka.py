@@ -128,11 +128,12 @@ class LocalKafka:
         Raises
         ------
         ConfigurationError
-            If Java or Maven is missing, the port is taken, or the broker dies or does not answer; with the end of its
+            If Java, Maven or the Kafka client is missing, the port is taken, or the broker dies or does not answer; with the end of its
             log.
         """
         if self.pid is not None:
             return self
+        _check_client()
         java = find_java()
         self._libs = fetch_kafka()
         if self._directory is None:
@@ -286,6 +287,16 @@ class LocalKafka:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _check_client() -> None:
+    """Ask for the client first: without it, nobody could tell when the broker answers."""
+    try:
+        import confluent_kafka  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "Local Kafka: the Kafka client is not installed; run `pip install 'gillnet[kafka]'`."
+        ) from error
 
 
 def find_java() -> str:
