@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from gillnet.app import choose_model_scorer
 from gillnet.cli import demo_report
 from gillnet.cli.demo_plain import DemoLines
 from gillnet.cli.demo_report import Judged
@@ -44,9 +45,12 @@ def demo(
     live = sys.stdout.isatty() and not plain
     console = Console() if live else Console(width=_PLAIN_WIDTH, highlight=False)
     judged: list[Judged] = []
+    stages = demo_stages(seed=seed, seconds=seconds)
+    for stage in stages:
+        choose_model_scorer(stage.plan, None)  # What is missing stops the start, not the second half.
     with stop_on_signals() as stop:
         with _broker(console, wanted=kafka) as servers:
-            for number, stage in enumerate(demo_stages(seed=seed, seconds=seconds), 1):
+            for number, stage in enumerate(stages, 1):
                 if stop.is_set():
                     break
                 outcome = _run(stage, number, servers, stop, console if live else None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _WRITE_RECORDS = 1_000
 _WRITER_WAIT_S = 0.02
 _WRITER_END_S = 30.0
+_TURN_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +123,7 @@ class StageRun:
         if self._servers is None:
             metrics = self._runtime.run(self._ended)
         else:
-            with _Writer(self.feed, self._servers, self.stage.kind, self._ended):
+            with _short_turns(), _Writer(self.feed, self._servers, self.stage.kind, self._ended):
                 metrics = self._runtime.run(self._ended)
         return self._outcome(metrics)
 
@@ -156,10 +159,11 @@ class StageRun:
         from gillnet.connectors.kafka import ensure_topics
 
         topics = {name: _topic(self.stage, name) for name in self.feed.sources}
-        # One partition each: partitions that are read unevenly would be hours apart at this speed.
+        # One partition each: partitions that are read unevenly would be hours apart at this speed. And a group each: a
+        # group that both topics' readers join is balanced anew, and reads again what is not committed yet.
         ensure_topics(list(topics.values()), bootstrap_servers=servers, partitions=1)
         config = RunConfig(
-            sources={name: f"kafka://{servers}/{topic}?group={self.stage.kind}" for name, topic in topics.items()},
+            sources={name: f"kafka://{servers}/{topic}?group=demo.{topic}" for name, topic in topics.items()},
             default_sink=f"kafka://{servers}/{_topic(self.stage, '{name}')}",
         )
         return build_runtime(
@@ -210,6 +214,17 @@ class StageRun:
     def _read(self, stream: str) -> int:
         assert self._runtime is not None
         return self._runtime.metrics.stream(stream).read
+
+
+@contextlib.contextmanager
+def _short_turns() -> Iterator[None]:
+    """Let threads take turns more often: the writer, who stands for other machines, must not hold up the loop for 5 ms."""
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before_s)
 
 
 class _Writer:

@@ -81,7 +81,7 @@ class RunPage:
 
     def _figures(self, view: View, width: int) -> Layout:
         now, accounts = render.throughput_panel(view), render.accounting_panel(view.streams)
-        figures = Layout(size=max(6, len(view.streams) + 3))
+        figures = Layout(size=max(7, len(view.streams) + 3))
         if width >= render.WIDE:
             figures.split_row(Layout(now), Layout(accounts))
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from gillnet.cli.broker import kafka
@@ -19,8 +21,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, run, explain, simulate, kafka, models, version):
-    app.command()(command)
+_COMMANDS: dict[Callable[..., None], str] = {
+    demo: "Show bots and fraud caught live, in a minute.",
+    run: "Run a pipeline.",
+    explain: "Print what a pipeline computes.",
+    simulate: "Write simulated streams to Kafka or files.",
+    kafka: "Start a real Kafka broker on this machine.",
+    models: "List models: versions, aliases, metrics.",
+    version: "Print the version.",
+}
+for command, summary in _COMMANDS.items():
+    # The overview has room for so much; what the command's own help begins with would be cut off there.
+    app.command(short_help=summary)(command)
 
 
 def main() -> None:

@@ -30,7 +30,6 @@ _BOTS: dict[str, str | Mapping[bool, str]] = {
     "evidence_steadiness": "a click every {mean_gap_s} s, steadily",
     "evidence_neighbours": "{neighbour_products:n neighbouring product}",
     "evidence_sweep": "sweeps the catalogue",
-    "evidence_accounts": "signed in to {accounts:n account}",
     "evidence_errors": "{other_errors:n missing page}",
     "evidence_scripts": "{scripted:n request} by a script's user agent",
     "evidence_pace": "{clicks_per_minute} clicks a minute",
@@ -38,6 +37,7 @@ _BOTS: dict[str, str | Mapping[bool, str]] = {
     "evidence_paths": "{unique_urls:n page} in {clicks:n click}",
     "evidence_entropy": "{unique_urls:n page} in {clicks:n click}",
     "evidence_searches": "{searches:n search}",
+    "evidence_accounts": "signed in to {accounts:n account}",
     "evidence_referrers": "{unreferred:n click} without a referrer",
     "evidence_length": "{clicks:n click} so far",
 }

@@ -17,7 +17,7 @@ from gillnet.observability.metrics import StreamCounts
 from gillnet.runtimes.embedded import Alert
 
 DECISION_STYLES = {"block": "bold red", "step_up": "magenta", "review": "yellow", "allow": "green"}
-WIDE = 100
+WIDE = 120
 """Columns from which two panels stand side by side."""
 
 
@@ -70,7 +70,7 @@ def throughput_panel(view: View) -> Panel:
     """Return rate, lag, latency and watermark."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(no_wrap=True)
+    grid.add_column()
     p50, p95, p99 = (milliseconds(value) for value in view.latency_ms)
     rate = f"{view.rate:,.0f} records/s"
     grid.add_row("rate", Text.assemble((rate, "bold cyan"), *([] if view.lag is None else [f"   lag {view.lag:,}"])))
@@ -97,15 +97,15 @@ def accounting_panel(streams: Mapping[str, StreamCounts]) -> Panel:
 
 def accounting_table(streams: Mapping[str, StreamCounts]) -> Table:
     """Return one line a stream: read = scored + duplicate + malformed + too late."""
-    table = Table(box=None, padding=(0, 1), header_style="dim", show_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
     table.add_column("")
+    table.add_column("", no_wrap=True, min_width=max((len(name) for name in streams), default=0))
     for name in ("read", "= scored", "+ dup.", "+ malf.", "+ too late"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
     for name, counts in streams.items():
         mark = Text("✓", "green") if counts.balanced else Text("…", "dim")
         figures = (counts.read, counts.scored, counts.duplicate, counts.malformed, counts.too_late)
-        table.add_row(Text(name, "bold"), *(f"{figure:,}" for figure in figures), mark)
+        table.add_row(mark, Text(name, "bold"), *(f"{figure:,}" for figure in figures))
     return table
 
 
