@@ -120,11 +120,13 @@ class StageRun:
         assert self._runtime is not None, "prepare() comes first"
         self._asked = stop
         self._began_s = self._live_s = self._clock.monotonic_s()
-        if self._servers is None:
+        writer = (
+            _Writer(self.feed, self._servers, self.stage.kind, self._ended)
+            if self._servers
+            else contextlib.nullcontext()
+        )
+        with _short_turns(), writer:
             metrics = self._runtime.run(self._ended)
-        else:
-            with _short_turns(), _Writer(self.feed, self._servers, self.stage.kind, self._ended):
-                metrics = self._runtime.run(self._ended)
         return self._outcome(metrics)
 
     def _outcome(self, metrics: RunMetrics) -> Outcome:
@@ -218,7 +220,7 @@ class StageRun:
 
 @contextlib.contextmanager
 def _short_turns() -> Iterator[None]:
-    """Let threads take turns more often: the writer, who stands for other machines, must not hold up the loop for 5 ms."""
+    """Let threads take turns more often: neither the page nor the writer may hold up the loop for Python's usual 5 ms."""
     before_s = sys.getswitchinterval()
     sys.setswitchinterval(_TURN_S)
     try:

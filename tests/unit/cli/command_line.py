@@ -18,3 +18,19 @@ pipeline = gn.Pipeline(features, policy=[gn.review(col("spend_5m") > 500, reason
 """A pipeline of one stream, without a model."""
 
 Command = Callable[..., Result]
+
+
+class StepClock:
+    """A clock that moves only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self._s = 1_000.0
+
+    def now_us(self) -> int:
+        return 1_800_000_000_000_000 + int(self._s * 1e6)
+
+    def monotonic_s(self) -> float:
+        return self._s
+
+    def sleep(self, seconds: float) -> None:
+        self._s += seconds
