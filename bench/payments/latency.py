@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.payments import topics
-from bench.payments.broker import Broker, exit_on_sigterm
+from bench.payments.broker import benchmark_broker, cpu_s, exit_on_sigterm
 from bench.payments.contenders.registry import contenders_named, names
 from bench.payments.contract import Job
 from bench.payments.inputs import ensure_model
@@ -25,6 +25,8 @@ from bench.payments.workload import Workload
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from gillnet.connectors.local_kafka import LocalKafka
 
 RATES_PER_S = (1_000, 5_000)
 # Time for a consumer group to form after a contender has said that it is about to ask for records.
@@ -72,15 +74,15 @@ class LatencyPlan:
         return int(self.rate_per_s * (self.seconds + self.warmup_s))
 
 
-def measure(broker: Broker, contender: Contender, model: Path, plan: LatencyPlan) -> Latency:
+def measure(broker: LocalKafka, contender: Contender, model: Path, plan: LatencyPlan) -> Latency:
     """Measure one contender at one rate, on topics of its own."""
     workload = replace(plan.workload, events=plan.events)
     name = f"{contender.name.replace(' ', '-')}-{plan.rate_per_s}-{time.monotonic_ns()}"
     source, target = f"latency-in-{name}", f"latency-out-{name}"
-    topics.create_topic(broker.bootstrap, source)
-    topics.create_topic(broker.bootstrap, target)
+    topics.create_topic(broker.bootstrap_servers, source)
+    topics.create_topic(broker.bootstrap_servers, target)
     job = Job(
-        bootstrap=broker.bootstrap,
+        bootstrap=broker.bootstrap_servers,
         input=source,
         output=target,
         group=f"group-{name}",
@@ -89,29 +91,29 @@ def measure(broker: Broker, contender: Contender, model: Path, plan: LatencyPlan
         events=plan.events,
     )
     schedule = Schedule(
-        bootstrap=broker.bootstrap,
+        bootstrap=broker.bootstrap_servers,
         input=source,
         output=target if contender.command else source,
         workload=workload,
         rate_per_s=plan.rate_per_s,
     )
     latency = _drive(broker, contender, job, schedule, plan)
-    topics.delete_topic(broker.bootstrap, source)
-    topics.delete_topic(broker.bootstrap, target)
+    topics.delete_topic(broker.bootstrap_servers, source)
+    topics.delete_topic(broker.bootstrap_servers, target)
     return latency
 
 
-def _drive(broker: Broker, contender: Contender, job: Job, schedule: Schedule, plan: LatencyPlan) -> Latency:
+def _drive(broker: LocalKafka, contender: Contender, job: Job, schedule: Schedule, plan: LatencyPlan) -> Latency:
     running = Running(contender, job) if contender.command else None
     try:
         with Ends(schedule) as ends:
             if running is not None:
                 running.wait_ready(_START_TIMEOUT_S)
             time.sleep(_SETTLE_S)
-            broker_cpu_s, began_s = broker.cpu_s(), time.monotonic()
+            broker_cpu_s, began_s = cpu_s(broker), time.monotonic()
             sent = ends.send(timeout_s=plan.seconds + plan.warmup_s + 60)
             took_s = time.monotonic() - began_s
-            broker_cpu_s = broker.cpu_s() - broker_cpu_s
+            broker_cpu_s = cpu_s(broker) - broker_cpu_s
             received = ends.receive(_GRACE_S)
         measured = running.wait_done(_GRACE_S) if running is not None else None
     finally:
@@ -178,7 +180,7 @@ def main() -> None:
     model = ensure_model()
     workload = Workload(event_rate_per_s=options.event_rate)
     results = []
-    with Broker() as broker:
+    with benchmark_broker() as broker:
         for rate in options.rates:
             plan = LatencyPlan(rate_per_s=rate, seconds=options.seconds, warmup_s=options.warmup, workload=workload)
             for contender in (FLOOR, *contenders_named(options.contenders)):

@@ -8,7 +8,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from bench.payments.broker import KAFKA_VERSION
+from gillnet.connectors.local_kafka import KAFKA_VERSION
 
 _PACKAGES = ("bytewax", "confluent-kafka", "gillnet", "msgspec", "numpy", "quixstreams", "xgboost-cpu")
 

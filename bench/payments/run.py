@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.payments import topics
-from bench.payments.broker import Broker, exit_on_sigterm
+from bench.payments.broker import benchmark_broker, exit_on_sigterm
 from bench.payments.check import Comparison, compare
 from bench.payments.contenders.registry import HANDWRITTEN, contenders_named, names
 from bench.payments.contract import Job
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.payments.oracle import FloatArray
+    from gillnet.connectors.local_kafka import LocalKafka
 
 _TIMEOUT_S = 1_800.0
 
@@ -88,7 +89,7 @@ class Result:
 class Stage:
     """What the runs share: broker, model, the workload, its topics by length, and the right scores."""
 
-    broker: Broker
+    broker: LocalKafka
     model: Path
     workload: Workload
     slow_events: int
@@ -103,10 +104,12 @@ class Stage:
         mean_bytes = 0.0
         for events in sorted({self.events_of(contender) for contender in contenders}):
             topic = _input_topic(events)
-            topics.create_topic(self.broker.bootstrap, topic)
-            mean_bytes = topics.fill(self.broker.bootstrap, topic, replace(self.workload, events=events)) / events
+            topics.create_topic(self.broker.bootstrap_servers, topic)
+            mean_bytes = (
+                topics.fill(self.broker.bootstrap_servers, topic, replace(self.workload, events=events)) / events
+            )
             # Reading it all once warms the broker's code, and the page cache, for whoever comes first.
-            stored = sum(len(batch) for batch in topics.read(self.broker.bootstrap, topic, events))
+            stored = sum(len(batch) for batch in topics.read(self.broker.bootstrap_servers, topic, events))
             if stored != events:
                 raise RuntimeError(f"Topic {topic} holds {stored} records instead of {events}.")
         return mean_bytes
@@ -118,7 +121,7 @@ def _input_topic(events: int) -> str:
 
 def run_round(stage: Stage, contender: Contender, result: Result) -> None:
     """Run a contender once on a new output topic, and hold its output against the oracle."""
-    bootstrap, events = stage.broker.bootstrap, result.events
+    bootstrap, events = stage.broker.bootstrap_servers, result.events
     target = f"scores-{contender.name}-{time.monotonic_ns()}"
     topics.create_topic(bootstrap, target)
     job = Job(
@@ -188,7 +191,7 @@ def main() -> None:
     machine = describe()
     model = ensure_model()
     expected = expected_scores(workload, model)
-    with Broker() as broker:
+    with benchmark_broker() as broker:
         stage = Stage(broker=broker, model=model, workload=workload, slow_events=options.slow_events, expected=expected)
         mean_bytes = stage.fill_topics(contenders) if options.rounds else None
         results = run_throughput(stage, contenders, options.rounds) if options.rounds else []
