@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from gillnet.api.pipeline import Pipeline
 from gillnet.app.config import RunConfig
 from gillnet.app.simulated import SCHEME, SimulatorScheme
 from gillnet.app.sinks import SinkRoutes
-from gillnet.connectors.uri import open_source
+from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.naming import nearest
 from gillnet.core.ports import Sink, Source
@@ -81,6 +82,35 @@ def build_runtime(
     )
 
 
+def with_groups(plan: PipelinePlan, sources: Mapping[str, str]) -> dict[str, str]:
+    """Return the URIs of the sources, each Kafka topic with a consumer group of its own.
+
+    A group is balanced anew whenever a reader joins it, and then reads again what was not committed. So the streams of a run
+    must not share one, and neither should two pipelines: by default it is ``gillnet.<pipeline>.<stream>``.
+
+    Raises
+    ------
+    ConfigurationError
+        If two streams name the same group at the same brokers.
+    """
+    uris = dict(sources)
+    taken: dict[tuple[str, str], str] = {}
+    for stream, uri in sources.items():
+        parsed = parse_uri(uri, what=f"Source of {stream}")
+        if parsed.scheme != "kafka":
+            continue
+        group = parsed.parameters.get("group", f"gillnet.{plan.name}.{stream}")
+        other = taken.setdefault((parsed.address, group), stream)
+        if other != stream:
+            raise ConfigurationError(
+                f"Sources of {other} and {stream}: both would read as the consumer group {group!r}, whose members share the "
+                f"partitions; give each stream a group of its own, such as ?group={group}.{stream}."
+            )
+        if "group" not in parsed.parameters:
+            uris[stream] = f"{uri}{'&' if '?' in uri else '?'}group={quote(group)}"
+    return uris
+
+
 def open_sources(plan: PipelinePlan, config: RunConfig) -> dict[str, Source]:
     """Open the source of each stream; if one cannot be, those before it are closed again.
 
@@ -91,12 +121,13 @@ def open_sources(plan: PipelinePlan, config: RunConfig) -> dict[str, Source]:
     SourceError
         If a source cannot be opened.
     """
-    schemes = {SCHEME: SimulatorScheme(config.sources, lead=plan.root)}
+    uris = with_groups(plan, config.sources)
+    schemes = {SCHEME: SimulatorScheme(uris, lead=plan.root)}
     opened: dict[str, Source] = {}
     try:
         for stream in plan.streams:
             opened[stream.name] = open_source(
-                config.sources[stream.name],
+                uris[stream.name],
                 stream=stream.name,
                 schema=stream.schema,
                 settings=config.kafka,

@@ -161,11 +161,10 @@ class StageRun:
         from gillnet.connectors.kafka import ensure_topics
 
         topics = {name: _topic(self.stage, name) for name in self.feed.sources}
-        # One partition each: partitions that are read unevenly would be hours apart at this speed. And a group each: a
-        # group that both topics' readers join is balanced anew, and reads again what is not committed yet.
+        # One partition each: partitions that are read unevenly would be hours apart at this speed.
         ensure_topics(list(topics.values()), bootstrap_servers=servers, partitions=1)
         config = RunConfig(
-            sources={name: f"kafka://{servers}/{topic}?group=demo.{topic}" for name, topic in topics.items()},
+            sources={name: f"kafka://{servers}/{topic}" for name, topic in topics.items()},
             default_sink=f"kafka://{servers}/{_topic(self.stage, '{name}')}",
         )
         return build_runtime(

@@ -222,7 +222,7 @@ def _kafka_source(
         stream=stream,
         topic=topic,
         bootstrap_servers=servers,
-        group=uri.parameters.get("group", "gillnet"),
+        group=uri.parameters.get("group", f"gillnet.{stream}"),
         start=uri.parameters.get("start", "committed"),
         until_end=until_end == "true",
         settings=settings,
