@@ -52,6 +52,18 @@ impl Interner {
         self.free.push(code as u32);
     }
 
+    /// Give memory back once most of it is unused. Codes stay as they are, so places of the entries do too.
+    pub fn shrink(&mut self) {
+        if self.codes.is_empty() && self.entries.capacity() > 0 {
+            (self.entries, self.free) = (Vec::new(), Vec::new());
+        }
+        if self.codes.capacity() > 256 && self.codes.len() * 4 < self.codes.capacity() {
+            let (entries, hasher) = (&self.entries, &self.hasher);
+            let text = |code: &u32| hasher.hash_one(entries[*code as usize].0.as_str());
+            self.codes.shrink_to(self.codes.len() * 2, text);
+        }
+    }
+
     /// The string of a code that an event holds.
     pub fn text(&self, code: u64) -> &str {
         &self.entries[code as usize].0

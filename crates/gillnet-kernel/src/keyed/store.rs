@@ -65,7 +65,14 @@ pub struct KeyedStore {
     layout: Arc<Layout>,
     index: HashTable<Entry>,
     pages: Vec<Vec<Slot>>,
+    /// Used slots of each page.
+    used: Vec<u32>,
+    /// Unused slots inside pages.
     free: Vec<u32>,
+    /// Pages whose memory was given back, and the page that new slots are taken from.
+    vacant: Vec<usize>,
+    growing: Option<usize>,
+    text_lanes: Box<[u8]>,
     interner: Interner,
     scratch: Scratch,
     row: Vec<u64>,
@@ -81,12 +88,17 @@ impl KeyedStore {
     /// An empty store.
     pub fn new(layout: Arc<Layout>, max_events_per_key: usize) -> Self {
         let (stride, outputs) = (layout.stride(), layout.outputs.len());
+        let text_lanes = layout.lanes.iter().enumerate().filter(|(_, lane)| **lane == LaneType::Text);
         Self {
+            text_lanes: text_lanes.map(|(i, _)| i as u8).collect(),
             scratch: Scratch::new(&layout),
             layout,
             index: HashTable::new(),
             pages: Vec::new(),
+            used: Vec::new(),
             free: Vec::new(),
+            vacant: Vec::new(),
+            growing: None,
             interner: Interner::default(),
             row: vec![0; stride],
             values: vec![Value::Null; outputs],
@@ -110,7 +122,10 @@ impl KeyedStore {
         let Slot { state, .. } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
         state.arrive(&self.layout, &self.row, &mut self.scratch, &mut self.values);
         self.events += 1;
-        let saturated = state.saturated(batch.times[i] - self.layout.retention_us());
+        let saturated = state.saturated(&self.layout, batch.times[i] - self.layout.retention_us());
+        if state.exceeds(&self.layout, self.max_events_per_key) {
+            self.trim(slot);
+        }
         (slot, &self.values, saturated)
     }
 
@@ -118,8 +133,12 @@ impl KeyedStore {
     pub fn insert(&mut self, key: &str, batch: &EventBatch<'_>, i: usize) {
         let slot = self.slot_of(key);
         self.fill_row(batch, i);
-        self.pages[slot as usize / PAGE][slot as usize % PAGE].state.insert(&self.layout, &self.row);
+        let Slot { state, .. } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        state.insert(&self.layout, &self.row);
         self.events += 1;
+        if state.exceeds(&self.layout, self.max_events_per_key) {
+            self.trim(slot);
+        }
     }
 
     /// Read every output of `key` as of `time`. `None` for a key that no event has.
@@ -127,7 +146,7 @@ impl KeyedStore {
         let slot = self.find(key)?;
         let Slot { state, .. } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
         state.read(&self.layout, time, &mut self.scratch, &mut self.values);
-        Some((&self.values, state.saturated(time - self.layout.retention_us())))
+        Some((&self.values, state.saturated(&self.layout, time - self.layout.retention_us())))
     }
 
     /// Values of a key without events: counts and sums are 0, everything else is null.
@@ -136,15 +155,17 @@ impl KeyedStore {
         &self.values
     }
 
-    /// The session of `slot` that holds the event at `time`, with the outputs as of its last event.
-    pub fn session(&mut self, slot: u32, window: usize, time: i64) -> Option<(SessionSpan, &str, &[Value])> {
-        let Slot { key, used, state } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
-        if !*used {
-            return None;
-        }
-        let span = state.session_span(&self.layout, window, time)?;
-        state.read(&self.layout, span.last, &mut self.scratch, &mut self.values);
-        Some((span, key.as_str(), &self.values))
+    /// The sessions of `slot` around the event at `anchor`: see [`KeyState::session_run`].
+    pub fn session_run(&self, slot: u32, window: usize, anchor: i64) -> Option<Vec<SessionSpan>> {
+        let Slot { used, state, .. } = &self.pages[slot as usize / PAGE].get(slot as usize % PAGE)?;
+        used.then(|| state.session_run(&self.layout, window, anchor)).flatten()
+    }
+
+    /// The key of `slot` and its outputs as of `time`.
+    pub fn read_slot(&mut self, slot: u32, time: i64) -> (&str, &[Value]) {
+        let Slot { key, state, .. } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        state.read(&self.layout, time, &mut self.scratch, &mut self.values);
+        (key.as_str(), &self.values)
     }
 
     /// The text behind a [`Value::Text`] that was just read.
@@ -153,48 +174,75 @@ impl KeyedStore {
     }
 
     /// Prune up to `slots` keys, going round: events before `horizon` go, and keys that nothing can read any more.
-    /// `earliest` is the earliest event time that can still be accepted.
-    pub fn sweep(&mut self, slots: usize, horizon: i64, earliest: i64) {
+    pub fn sweep(&mut self, slots: usize, horizon: i64) {
         let total: usize = self.pages.iter().map(Vec::len).sum();
         for _ in 0..slots.min(total) {
-            if self.sweep_at >= total {
-                self.sweep_at = 0;
-            }
-            let slot = self.sweep_at as u32;
-            self.sweep_at += 1;
-            self.prune_slot(slot, horizon, earliest);
+            let Some(slot) = self.next_to_sweep() else { break };
+            self.prune_slot(slot, horizon);
         }
         if self.index.capacity() > 1_024 && self.index.len() * 4 < self.index.capacity() {
             let len = self.index.len();
             self.index.shrink_to(len * 2, spread_entry);
         }
+        self.interner.shrink();
     }
 
-    fn prune_slot(&mut self, slot: u32, horizon: i64, earliest: i64) {
+    fn next_to_sweep(&mut self) -> Option<u32> {
+        for _ in 0..=self.pages.len() {
+            let (page, index) = (self.sweep_at / PAGE, self.sweep_at % PAGE);
+            if self.pages.get(page).is_some_and(|slots| index < slots.len()) {
+                self.sweep_at += 1;
+                return Some((page * PAGE + index) as u32);
+            }
+            self.sweep_at = if page + 1 < self.pages.len() { (page + 1) * PAGE } else { 0 };
+        }
+        None
+    }
+
+    fn prune_slot(&mut self, slot: u32, horizon: i64) {
         let place = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
         if !place.used {
             return;
         }
-        let (layout, interner, events) = (&self.layout, &mut self.interner, &mut self.events);
-        let text_lanes = layout.lanes.iter().enumerate().filter(|(_, lane)| **lane == LaneType::Text);
-        let text_lanes: Vec<u8> = text_lanes.map(|(i, _)| i as u8).collect();
-        place.state.prune(layout, horizon, self.max_events_per_key, |row| {
+        let (lanes, interner, events) = (&self.text_lanes, &mut self.interner, &mut self.events);
+        place.state.prune(&self.layout, horizon, |row| {
             *events -= 1;
-            for &lane in &text_lanes {
-                if row::lane(row, lane) != NO_TEXT {
-                    interner.release(row::lane(row, lane));
-                }
-            }
+            release_texts(interner, lanes, row);
         });
-        if place.state.forgettable(layout, earliest) {
-            let tag = tag_of(&self.hasher, place.key.as_str());
-            place.used = false;
-            place.key = CompactString::default();
-            place.state = KeyState::default();
-            if let Ok(entry) = self.index.find_entry(spread(tag), |entry| entry.slot == slot) {
-                entry.remove();
+        if place.state.forgettable() {
+            self.forget(slot);
+        }
+    }
+
+    /// Drop the oldest events of a key that is over its limit.
+    #[cold]
+    fn trim(&mut self, slot: u32) {
+        let place = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        let (lanes, interner, events) = (&self.text_lanes, &mut self.interner, &mut self.events);
+        place.state.trim(&self.layout, self.max_events_per_key, |row| {
+            *events -= 1;
+            release_texts(interner, lanes, row);
+        });
+    }
+
+    /// Forget the key of a slot, and give back the slot's page with its last one.
+    fn forget(&mut self, slot: u32) {
+        let page = slot as usize / PAGE;
+        let place = &mut self.pages[page][slot as usize % PAGE];
+        let tag = tag_of(&self.hasher, place.key.as_str());
+        *place = Slot { key: CompactString::default(), used: false, state: KeyState::default() };
+        if let Ok(entry) = self.index.find_entry(spread(tag), |entry| entry.slot == slot) {
+            entry.remove();
+        }
+        self.free.push(slot);
+        self.used[page] -= 1;
+        if self.used[page] == 0 {
+            self.pages[page] = Vec::new();
+            self.free.retain(|&slot| slot as usize / PAGE != page);
+            self.free.shrink_to(self.free.len() * 2);
+            if self.growing != Some(page) {
+                self.vacant.push(page);
             }
-            self.free.push(slot);
         }
     }
 
@@ -203,10 +251,11 @@ impl KeyedStore {
         let mut stats = StoreStats { keys: self.index.len(), events: self.events, ..StoreStats::default() };
         for slot in self.pages.iter().flatten() {
             stats.bytes += slot.state.heap_bytes() + if slot.key.is_heap_allocated() { slot.key.len() } else { 0 };
-            stats.saturated_keys += usize::from(slot.state.saturated(i64::MIN + 1));
+            stats.saturated_keys += usize::from(slot.state.saturated(&self.layout, i64::MIN + 1));
         }
         let pages: usize = self.pages.iter().map(Vec::capacity).sum();
         stats.bytes += pages * std::mem::size_of::<Slot>() + self.index.allocation_size() + self.interner.heap_bytes();
+        stats.bytes += self.free.capacity() * 4;
         stats
     }
 
@@ -232,43 +281,34 @@ impl KeyedStore {
         Some(super::codec::encode(&self.layout, state, horizon, |code| self.interner.text(code)))
     }
 
-    /// Put a key back from its state bytes, in place of what it holds now.
+    /// Put a key back from its state bytes, in place of what it holds now. Bytes that are refused change nothing.
     ///
     /// # Errors
-    /// Bytes of another version or layout, or torn ones.
+    /// Bytes of another version or definition, or torn ones.
     pub fn decode_key(&mut self, key: &str, bytes: &[u8]) -> Result<()> {
         let decoded = super::codec::decode(&self.layout, bytes)?;
         let slot = self.slot_of(key);
-        self.prune_slot_rows(slot);
         let (mut rows, stride) = (decoded.rows, self.layout.stride());
         for event in rows.chunks_exact_mut(stride) {
-            for (lane, kind) in self.layout.lanes.iter().enumerate() {
-                let lane = lane as u8;
-                if *kind == LaneType::Text && row::lane(event, lane) != NO_TEXT {
-                    let text = decoded.texts.get(row::lane(event, lane) as usize);
-                    let text = text.ok_or_else(|| KernelError::State("a text code is out of range".into()))?;
-                    let code = self.interner.acquire(text);
+            for &lane in &self.text_lanes {
+                if row::lane(event, lane) != NO_TEXT {
+                    let code = self.interner.acquire(&decoded.texts[row::lane(event, lane) as usize]);
                     row::set_lane(event, lane, code);
                 }
             }
         }
         self.events += rows.len() / stride;
         let state = KeyState::from_parts(&self.layout, rows, decoded.floors);
-        self.pages[slot as usize / PAGE][slot as usize % PAGE].state = state;
-        Ok(())
-    }
-
-    fn prune_slot_rows(&mut self, slot: u32) {
-        let state = std::mem::take(&mut self.pages[slot as usize / PAGE][slot as usize % PAGE].state);
-        let rows = state.rows();
-        for event in rows.chunks_exact(self.layout.stride()) {
+        let place = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        let replaced = std::mem::replace(&mut place.state, state);
+        for event in replaced.rows().chunks_exact(stride) {
             self.events -= 1;
-            for (lane, kind) in self.layout.lanes.iter().enumerate() {
-                if *kind == LaneType::Text && row::lane(event, lane as u8) != NO_TEXT {
-                    self.interner.release(row::lane(event, lane as u8));
-                }
-            }
+            release_texts(&mut self.interner, &self.text_lanes, event);
         }
+        if self.pages[slot as usize / PAGE][slot as usize % PAGE].state.exceeds(&self.layout, self.max_events_per_key) {
+            self.trim(slot);
+        }
+        Ok(())
     }
 
     /// All keys, in no order.
@@ -297,6 +337,20 @@ impl KeyedStore {
         self.pages[slot as usize / PAGE][slot as usize % PAGE].key.as_str()
     }
 
+    /// A page with room for another slot.
+    fn page_to_grow(&mut self) -> usize {
+        if let Some(page) = self.growing.filter(|&page| self.pages[page].len() < PAGE) {
+            return page;
+        }
+        let page = self.vacant.pop().unwrap_or_else(|| {
+            self.pages.push(Vec::new());
+            self.used.push(0);
+            self.pages.len() - 1
+        });
+        self.growing = Some(page);
+        page
+    }
+
     fn slot_of(&mut self, key: &str) -> u32 {
         let tag = tag_of(&self.hasher, key);
         let found = self.index.find(spread(tag), |entry| entry.tag == tag && self.key_at(entry.slot) == key);
@@ -310,16 +364,22 @@ impl KeyedStore {
                 slot
             }
             None => {
-                if self.pages.last().is_none_or(|page| page.len() == PAGE) {
-                    self.pages.push(Vec::new());
-                }
-                let page = self.pages.len() - 1;
+                let page = self.page_to_grow();
                 self.pages[page].push(fresh);
                 (page * PAGE + self.pages[page].len() - 1) as u32
             }
         };
+        self.used[slot as usize / PAGE] += 1;
         self.index.insert_unique(spread(tag), Entry { slot, tag }, spread_entry);
         slot
+    }
+}
+
+fn release_texts(interner: &mut Interner, lanes: &[u8], event: &[u64]) {
+    for &lane in lanes {
+        if row::lane(event, lane) != NO_TEXT {
+            interner.release(row::lane(event, lane));
+        }
     }
 }
 
