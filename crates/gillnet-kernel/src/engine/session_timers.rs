@@ -81,7 +81,10 @@ impl SessionTimers {
 
     /// Let emitted sessions of `slot` that begin within `(after, until]` be looked at again.
     pub fn look_again(&mut self, slot: u32, after: i64, until: i64) {
-        for (&(_, start), emitted) in self.emitted.range((slot, after.saturating_add(1))..=(slot, until.max(after))) {
+        if until <= after {
+            return;
+        }
+        for (&(_, start), emitted) in self.emitted.range((slot, after + 1)..=(slot, until)) {
             if !emitted.replaced {
                 let due = self.end_of(emitted.last);
                 self.heap.push(Reverse(Timer { due, slot, anchor: start, late: false }));

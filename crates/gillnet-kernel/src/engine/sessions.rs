@@ -236,7 +236,8 @@ impl Sessions {
             return;
         }
         self.timers.settle(earliest);
-        entity.sweep(self.unswept.max(64), earliest);
+        // A session's row reads as of its last event, which lies up to a gap further back than what may still change it.
+        entity.sweep(self.unswept.max(64), earliest.saturating_sub(self.gap_us));
         self.unswept = 0;
         // These walk over all that they hold, so they run once a minute of event time.
         if earliest > self.forgotten.saturating_add(60_000_000) {

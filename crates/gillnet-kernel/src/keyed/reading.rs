@@ -1,8 +1,8 @@
 //! Values read from accumulators, and how events enter them: what small and large keys share.
 
 use super::accumulator::{
-    float_of_order_word, load_i128, mean_integer, order_word_float, order_word_integer, variance_float, variance_integer,
-    Accumulator, Gaps, Side,
+    float_of_order_word, load_i128, mean_integer, order_word_float, order_word_integer, variance_float,
+    variance_integer, Accumulator, Gaps, Side,
 };
 use super::layout::{AccumulatorPlan, LaneType, Layout, OutputPlan, Reading, WindowPlan};
 use super::row;

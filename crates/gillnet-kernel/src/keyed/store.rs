@@ -13,14 +13,12 @@ use std::sync::Arc;
 use super::interner::Interner;
 use super::key::{KeyState, Scratch, SessionSpan, Value};
 use super::layout::{LaneType, Layout};
+use super::paged::Paged;
 use super::row;
 use crate::error::{KernelError, Result};
 
 /// Events of one key at the most, unless configured otherwise; beyond it the oldest go and readings are `saturated`.
 pub const MAX_EVENTS_PER_KEY: usize = 4_000_000;
-
-/// Slots of one page: keys never move, and growing never copies them all.
-const PAGE: usize = 1 << 12;
 
 /// One lane of a batch of events, ready to be stored.
 pub enum Lane<'a> {
@@ -36,7 +34,7 @@ pub struct EventBatch<'a> {
     pub lanes: Vec<Lane<'a>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     key: CompactString,
     used: bool,
@@ -64,14 +62,8 @@ pub struct StoreStats {
 pub struct KeyedStore {
     layout: Arc<Layout>,
     index: HashTable<Entry>,
-    pages: Vec<Vec<Slot>>,
-    /// Used slots of each page.
-    used: Vec<u32>,
-    /// Unused slots inside pages.
-    free: Vec<u32>,
-    /// Pages whose memory was given back, and the page that new slots are taken from.
-    vacant: Vec<usize>,
-    growing: Option<usize>,
+    /// Keys never move, and growing never copies them all.
+    slots: Paged<Slot>,
     text_lanes: Box<[u8]>,
     interner: Interner,
     scratch: Scratch,
@@ -94,11 +86,7 @@ impl KeyedStore {
             scratch: Scratch::new(&layout),
             layout,
             index: HashTable::new(),
-            pages: Vec::new(),
-            used: Vec::new(),
-            free: Vec::new(),
-            vacant: Vec::new(),
-            growing: None,
+            slots: Paged::new(),
             interner: Interner::default(),
             row: vec![0; stride],
             values: vec![Value::Null; outputs],
@@ -119,7 +107,7 @@ impl KeyedStore {
     pub fn arrive(&mut self, key: &str, batch: &EventBatch<'_>, i: usize) -> (u32, &[Value], bool) {
         let slot = self.slot_of(key);
         self.fill_row(batch, i);
-        let Slot { state, .. } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        let Slot { state, .. } = &mut self.slots[slot];
         state.arrive(&self.layout, &self.row, &mut self.scratch, &mut self.values);
         self.events += 1;
         let saturated = state.saturated(&self.layout, batch.times[i] - self.layout.retention_us());
@@ -133,7 +121,7 @@ impl KeyedStore {
     pub fn insert(&mut self, key: &str, batch: &EventBatch<'_>, i: usize) {
         let slot = self.slot_of(key);
         self.fill_row(batch, i);
-        let Slot { state, .. } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        let Slot { state, .. } = &mut self.slots[slot];
         state.insert(&self.layout, &self.row);
         self.events += 1;
         if state.exceeds(&self.layout, self.max_events_per_key) {
@@ -144,7 +132,7 @@ impl KeyedStore {
     /// Read every output of `key` as of `time`. `None` for a key that no event has.
     pub fn read(&mut self, key: &str, time: i64) -> Option<(&[Value], bool)> {
         let slot = self.find(key)?;
-        let Slot { state, .. } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        let Slot { state, .. } = &mut self.slots[slot];
         state.read(&self.layout, time, &mut self.scratch, &mut self.values);
         Some((&self.values, state.saturated(&self.layout, time - self.layout.retention_us())))
     }
@@ -157,13 +145,13 @@ impl KeyedStore {
 
     /// The sessions of `slot` around the event at `anchor`: see [`KeyState::session_run`].
     pub fn session_run(&self, slot: u32, window: usize, anchor: i64) -> Option<Vec<SessionSpan>> {
-        let Slot { used, state, .. } = &self.pages[slot as usize / PAGE].get(slot as usize % PAGE)?;
+        let Slot { used, state, .. } = self.slots.get(slot)?;
         used.then(|| state.session_run(&self.layout, window, anchor)).flatten()
     }
 
     /// The key of `slot` and its outputs as of `time`.
     pub fn read_slot(&mut self, slot: u32, time: i64) -> (&str, &[Value]) {
-        let Slot { key, state, .. } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        let Slot { key, state, .. } = &mut self.slots[slot];
         state.read(&self.layout, time, &mut self.scratch, &mut self.values);
         (key.as_str(), &self.values)
     }
@@ -175,8 +163,7 @@ impl KeyedStore {
 
     /// Prune up to `slots` keys, going round: events before `horizon` go, and keys that nothing can read any more.
     pub fn sweep(&mut self, slots: usize, horizon: i64) {
-        let total: usize = self.pages.iter().map(Vec::len).sum();
-        for _ in 0..slots.min(total) {
+        for _ in 0..slots.min(self.slots.places()) {
             let Some(slot) = self.next_to_sweep() else { break };
             self.prune_slot(slot, horizon);
         }
@@ -188,19 +175,13 @@ impl KeyedStore {
     }
 
     fn next_to_sweep(&mut self) -> Option<u32> {
-        for _ in 0..=self.pages.len() {
-            let (page, index) = (self.sweep_at / PAGE, self.sweep_at % PAGE);
-            if self.pages.get(page).is_some_and(|slots| index < slots.len()) {
-                self.sweep_at += 1;
-                return Some((page * PAGE + index) as u32);
-            }
-            self.sweep_at = if page + 1 < self.pages.len() { (page + 1) * PAGE } else { 0 };
-        }
-        None
+        let slot = self.slots.at_or_after(self.sweep_at).or_else(|| self.slots.at_or_after(0))?;
+        self.sweep_at = slot as usize + 1;
+        Some(slot)
     }
 
     fn prune_slot(&mut self, slot: u32, horizon: i64) {
-        let place = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        let place = &mut self.slots[slot];
         if !place.used {
             return;
         }
@@ -217,7 +198,7 @@ impl KeyedStore {
     /// Drop the oldest events of a key that is over its limit.
     #[cold]
     fn trim(&mut self, slot: u32) {
-        let place = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        let place = &mut self.slots[slot];
         let (lanes, interner, events) = (&self.text_lanes, &mut self.interner, &mut self.events);
         place.state.trim(&self.layout, self.max_events_per_key, |row| {
             *events -= 1;
@@ -225,37 +206,22 @@ impl KeyedStore {
         });
     }
 
-    /// Forget the key of a slot, and give back the slot's page with its last one.
     fn forget(&mut self, slot: u32) {
-        let page = slot as usize / PAGE;
-        let place = &mut self.pages[page][slot as usize % PAGE];
-        let tag = tag_of(&self.hasher, place.key.as_str());
-        *place = Slot { key: CompactString::default(), used: false, state: KeyState::default() };
+        let Slot { key, .. } = self.slots.remove(slot);
+        let tag = tag_of(&self.hasher, key.as_str());
         if let Ok(entry) = self.index.find_entry(spread(tag), |entry| entry.slot == slot) {
             entry.remove();
-        }
-        self.free.push(slot);
-        self.used[page] -= 1;
-        if self.used[page] == 0 {
-            self.pages[page] = Vec::new();
-            self.free.retain(|&slot| slot as usize / PAGE != page);
-            self.free.shrink_to(self.free.len() * 2);
-            if self.growing != Some(page) {
-                self.vacant.push(page);
-            }
         }
     }
 
     /// Number of keys, events and bytes. Walks over all keys.
     pub fn stats(&self) -> StoreStats {
         let mut stats = StoreStats { keys: self.index.len(), events: self.events, ..StoreStats::default() };
-        for slot in self.pages.iter().flatten() {
+        for slot in self.slots.iter() {
             stats.bytes += slot.state.heap_bytes() + if slot.key.is_heap_allocated() { slot.key.len() } else { 0 };
             stats.saturated_keys += usize::from(slot.state.saturated(&self.layout, i64::MIN + 1));
         }
-        let pages: usize = self.pages.iter().map(Vec::capacity).sum();
-        stats.bytes += pages * std::mem::size_of::<Slot>() + self.index.allocation_size() + self.interner.heap_bytes();
-        stats.bytes += self.free.capacity() * 4;
+        stats.bytes += self.slots.heap_bytes() + self.index.allocation_size() + self.interner.heap_bytes();
         stats
     }
 
@@ -277,7 +243,7 @@ impl KeyedStore {
     /// The state bytes of one key, with events before `horizon` left out.
     pub fn encode_key(&self, key: &str, horizon: i64) -> Option<Vec<u8>> {
         let slot = self.find(key)?;
-        let state = &self.pages[slot as usize / PAGE][slot as usize % PAGE].state;
+        let state = &self.slots[slot].state;
         Some(super::codec::encode(&self.layout, state, horizon, |code| self.interner.text(code)))
     }
 
@@ -299,13 +265,13 @@ impl KeyedStore {
         }
         self.events += rows.len() / stride;
         let state = KeyState::from_parts(&self.layout, rows, decoded.floors);
-        let place = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        let place = &mut self.slots[slot];
         let replaced = std::mem::replace(&mut place.state, state);
         for event in replaced.rows().chunks_exact(stride) {
             self.events -= 1;
             release_texts(&mut self.interner, &self.text_lanes, event);
         }
-        if self.pages[slot as usize / PAGE][slot as usize % PAGE].state.exceeds(&self.layout, self.max_events_per_key) {
+        if self.slots[slot].state.exceeds(&self.layout, self.max_events_per_key) {
             self.trim(slot);
         }
         Ok(())
@@ -313,7 +279,7 @@ impl KeyedStore {
 
     /// All keys, in no order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.pages.iter().flatten().filter(|slot| slot.used).map(|slot| slot.key.as_str())
+        self.slots.iter().filter(|slot| slot.used).map(|slot| slot.key.as_str())
     }
 
     fn fill_row(&mut self, batch: &EventBatch<'_>, i: usize) {
@@ -334,21 +300,7 @@ impl KeyedStore {
     }
 
     fn key_at(&self, slot: u32) -> &str {
-        self.pages[slot as usize / PAGE][slot as usize % PAGE].key.as_str()
-    }
-
-    /// A page with room for another slot.
-    fn page_to_grow(&mut self) -> usize {
-        if let Some(page) = self.growing.filter(|&page| self.pages[page].len() < PAGE) {
-            return page;
-        }
-        let page = self.vacant.pop().unwrap_or_else(|| {
-            self.pages.push(Vec::new());
-            self.used.push(0);
-            self.pages.len() - 1
-        });
-        self.growing = Some(page);
-        page
+        self.slots[slot].key.as_str()
     }
 
     fn slot_of(&mut self, key: &str) -> u32 {
@@ -357,19 +309,7 @@ impl KeyedStore {
         if let Some(entry) = found {
             return entry.slot;
         }
-        let fresh = Slot { key: key.into(), used: true, state: KeyState::default() };
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.pages[slot as usize / PAGE][slot as usize % PAGE] = fresh;
-                slot
-            }
-            None => {
-                let page = self.page_to_grow();
-                self.pages[page].push(fresh);
-                (page * PAGE + self.pages[page].len() - 1) as u32
-            }
-        };
-        self.used[slot as usize / PAGE] += 1;
+        let slot = self.slots.insert(Slot { key: key.into(), used: true, state: KeyState::default() });
         self.index.insert_unique(spread(tag), Entry { slot, tag }, spread_entry);
         slot
     }
