@@ -6,11 +6,19 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from gillnet.connectors.local_kafka import LocalKafka
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def log_settings_end_with_the_test() -> Iterator[None]:
+    """A command that a test calls in this process writes log lines to the test's own standard error, which is closed after it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

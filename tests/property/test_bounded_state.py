@@ -125,7 +125,8 @@ def test_i7_bytes_come_back_with_the_events():
         engine.process("s", batch_of([]), START)
     empty = engine.stats()
     assert (empty["keys"], empty["events"], empty["ids"]) == (1, 1, 1)
-    assert empty["bytes"] * 50 < full["bytes"], (full, empty)
+    # What stays is a page of keys and one of strings.
+    assert empty["bytes"] * 30 < full["bytes"], (full, empty)
     assert empty["id_bytes"] * 2 < full["id_bytes"], (full, empty)
 
 
@@ -151,13 +152,14 @@ def test_i7_a_key_over_its_limit_says_so_and_reads_what_is_kept(node, batches, l
     for event in (event for batch in batches for event in batch):
         (row,) = run(engine, [[{**event, "key": "a"}]])
         own = Event(event["ts"], event["id"], event)
-        kept, everything = sorted([*kept, own], key=lambda e: e.order), [*everything, own]
+        count = engine.stats()["events"]
+        assert count <= limit
+        # Room was made before the event came.
+        kept = sorted([*kept[len(kept) - count + 1 :], own], key=lambda e: e.order)
+        everything.append(own)
         assert same(row["out"], read(node, kept, own.time, own, evaluate)), (node, event)
         whole = same(row["out"], read(node, everything, own.time, own, evaluate))
         assert whole or row["__feature_states"] == "out=saturated"
-        count = engine.stats()["events"]
-        assert count <= limit
-        kept = kept[len(kept) - count :]
     assert engine.stats()["saturated_keys"] == (len(everything) > len(kept))
 
 

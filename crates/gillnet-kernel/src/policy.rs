@@ -1,5 +1,6 @@
 //! A policy: rules in order over a batch of scored rows. The first rule that matches decides; every match gives its reason.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListBuilder, RecordBatch, StringBuilder, UInt32Array};
@@ -33,6 +34,8 @@ pub struct Decided {
     pub reasons: ArrayRef,
     /// Rows whose decision is not `allow`.
     pub flagged: UInt32Array,
+    /// How many rows got each decision, of those that occur.
+    pub counts: BTreeMap<String, usize>,
 }
 
 impl Policy {
@@ -64,6 +67,7 @@ impl Policy {
         let item = Field::new("item", DataType::Utf8, true);
         let mut reasons = ListBuilder::new(StringBuilder::new()).with_field(item);
         let mut flagged = Vec::new();
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for row in 0..batch.num_rows() {
             let mut action: Option<&str> = None;
             for (number, (name, _, reason)) in self.rules.iter().enumerate() {
@@ -77,12 +81,18 @@ impl Policy {
             decision.append_value(action);
             if action != DEFAULT_ACTION {
                 flagged.push(row as u32);
+                *counts.entry(action).or_default() += 1;
             }
+        }
+        let allowed = batch.num_rows() - flagged.len();
+        if allowed > 0 {
+            counts.insert(DEFAULT_ACTION, allowed);
         }
         Ok(Decided {
             decision: Arc::new(decision.finish()),
             reasons: Arc::new(reasons.finish()),
             flagged: UInt32Array::from(flagged),
+            counts: counts.into_iter().map(|(action, count)| (action.to_owned(), count)).collect(),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! `Policy`: rules over scored rows.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
@@ -24,8 +25,8 @@ impl PyPolicy {
         Ok(Self(Policy::new(&rules, &schema).map_err(kernel_error)?))
     }
 
-    /// The batch with `decision` and `reasons`, and the numbers of the rows that are not allowed.
-    fn decide(&self, py: Python<'_>, batch: &PyBatch) -> PyResult<(PyBatch, Vec<u32>)> {
+    /// The batch with `decision` and `reasons`, the numbers of the rows that are not allowed, and the rows by decision.
+    fn decide(&self, py: Python<'_>, batch: &PyBatch) -> PyResult<(PyBatch, Vec<u32>, BTreeMap<String, usize>)> {
         py.detach(|| {
             let decided = self.0.decide(&batch.0)?;
             let mut fields = batch.0.schema().fields().to_vec();
@@ -35,7 +36,7 @@ impl PyPolicy {
                 columns.push(array);
             }
             let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-            Ok((PyBatch(batch), decided.flagged.values().to_vec()))
+            Ok((PyBatch(batch), decided.flagged.values().to_vec(), decided.counts))
         })
         .map_err(kernel_error)
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
 
-from gillnet.api.aggregates import Aggregate, Aggregation, bind, session
+from gillnet.api.aggregates import Aggregate, Aggregation, bind
+from gillnet.api.aggregates.windows import session_spec
 from gillnet.api.expressions import Expr
 from gillnet.api.stream import Entity, Stream
 from gillnet.core.errors import DefinitionError
@@ -19,6 +20,12 @@ from gillnet.plan.typing import infer
 
 RESERVED = ("score", "decision", "reasons", "model", "revision", "replaced_by", "session_start", "session_end")
 """Names that rows carry anyway."""
+
+DECIDED = ("decision", "reasons")
+"""Columns that a row gets from the policy, and that a stream therefore cannot have."""
+
+CLOSED_SESSION = ("session_start", "session_end", "revision")
+"""What a closed session has beside its key and features."""
 
 Columns = dict[str, tuple[str, bool]]
 
@@ -88,9 +95,16 @@ class Features:
     """
 
     def __init__(self, stream: Stream, **features: Feature) -> None:
+        if not isinstance(stream, Stream):
+            mend = f"; give its stream, {stream.stream.name}" if isinstance(stream, Entity) else ""
+            raise DefinitionError(
+                f"Features: {stream!r} is not a stream{mend or '; give one first, then the features'}."
+            )
         self.stream = stream
         self.sessions: SessionsNode | None = None
         self.nodes, self.columns, self.others = _lower(stream, features)
+        if not isinstance(self, Sessions):
+            _refuse_baselines(self.nodes)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -125,15 +139,21 @@ class Sessions(Features):
         max_length: str | timedelta = "24h",
         **features: Feature | Aggregation,
     ) -> None:
-        if entity.key is None:
-            raise DefinitionError(f"sessions of {entity.stream.name}: a session needs a key; start from .by(column).")
-        over = session(gap, max_length=max_length)
+        if not isinstance(entity, Entity) or entity.key is None:
+            raise DefinitionError(f"Sessions: {entity!r} has no key to have sessions of; start from stream.by(column).")
         node, key = entity.stream.node, entity.key
+        place = f"sessions of {node.name} by {key}"
+        if key in CLOSED_SESSION:
+            raise DefinitionError(
+                f"{place}: closed sessions have a column {key!r} of their own; key by another column."
+            )
+        over = session_spec(gap, max_length, what=place)
         bound: dict[str, Feature] = {
             name: bind(node, key, feature, over, "0s") if isinstance(feature, Aggregation) else feature
             for name, feature in features.items()
         }
         super().__init__(entity.stream, **bound)
+        _check_baselines(self.nodes, node.name, key)
         self.sessions = SessionsNode(key=key, gap_us=over.size_us, max_length_us=over.max_length_us)
 
 
@@ -146,8 +166,14 @@ def _lower(
         )
     columns: Columns = {name: (dtype.name, dtype.nullable) for name, dtype in stream.schema.items()}
     others: dict[str, StreamNode] = {}
-    for name in features:
+    if taken := [name for name in DECIDED if name in columns]:
+        raise DefinitionError(
+            f"Features of {stream.name!r}: its column {taken[0]!r} has the name of what the policy decides; leave it out "
+            "of the schema, or rename it at its source."
+        )
+    for name, feature in features.items():
         _check_name(name, stream)
+        _check_kind(name, feature)
     nodes: list[FeatureNode] = []
     for name in _order(features, columns):
         feature = features[name]
@@ -174,12 +200,32 @@ def _check_name(name: str, stream: Stream) -> None:
         raise DefinitionError(f"feature {name!r}: stream {stream.name!r} has a column of that name; choose another.")
     if name in RESERVED or name.startswith("__"):
         raise DefinitionError(f"feature {name!r}: that name is kept for Gillnet; choose another.")
+    if not name.isidentifier():
+        raise DefinitionError(f"feature {name!r}: a name is of letters, digits and '_'; choose another.")
+
+
+def _check_kind(name: str, feature: object) -> None:
+    if isinstance(feature, Aggregate | Expr | Baseline):
+        return
+    what = f"the function {feature.__name__}" if callable(feature) and hasattr(feature, "__name__") else repr(feature)
+    match feature:
+        case Aggregation():
+            mend = "it stands over no window; write it of an entity, such as card.count(over='1h')"
+        case str():
+            mend = f"for the column write col({feature!r}), for the text itself lit({feature!r})"
+        case bool() | int() | float():
+            mend = f"for a constant write lit({feature!r})"
+        case _:
+            mend = "give an aggregate such as card.count(over='1h'), or an expression such as col('amount') * 2"
+    raise DefinitionError(f"feature {name!r}: {what} is not a feature; {mend}.")
 
 
 def _order(features: Mapping[str, Feature], columns: Columns) -> list[str]:
     """Features in an order in which each comes after those it needs: as written, where that is possible."""
     needs: dict[str, set[str]] = {}
     for name, feature in features.items():
+        if isinstance(feature, Baseline) and not isinstance(feature.of, str):
+            raise DefinitionError(f"feature {name!r}: baseline({feature.of!r}): name a feature, such as 'clicks'.")
         used: set[str] = {feature.of} if isinstance(feature, Baseline) else set()
         if isinstance(feature, Expr):
             used = set(columns_of(feature.node))
@@ -188,7 +234,7 @@ def _order(features: Mapping[str, Feature], columns: Columns) -> list[str]:
             missing = min(unknown)
             known = [*columns, *features]
             raise DefinitionError(
-                f"feature {name!r}: there is no column or feature {missing!r}{nearest(missing, known)}."
+                f"feature {name!r}: there is no column or feature {missing!r}{nearest(missing, set(known) - {name})}."
             )
         needs[name] = used & set(features)
     try:
@@ -238,33 +284,69 @@ def _check_lookup(name: str, feature: Aggregate, root: Stream) -> None:
     if feature.lookup is None:
         raise DefinitionError(
             f"feature {name!r}: it is of stream {feature.stream.name!r}, and the rows are of {root.name!r}; "
-            f"say whose with .at(column), such as .at({feature.key or next(iter(root.schema))!r})."
+            f"say whose with .at(column): {_lookup_columns(feature, root)}."
         )
-    if feature.key is None:
-        return
     if feature.lookup not in root.schema:
         raise DefinitionError(
             f"feature {name!r}: at({feature.lookup!r}) is not a column of "
             f"{root.name!r}{nearest(feature.lookup, root.schema)}."
         )
+    if feature.key is None:
+        return
     given, wanted = root.schema[feature.lookup].name, feature.stream.schema[feature.key].name
     if given != wanted:
         raise DefinitionError(
             f"feature {name!r}: at({feature.lookup!r}) is {given}, and the key {feature.key!r} of "
-            f"{feature.stream.name!r} is {wanted}."
+            f"{feature.stream.name!r} is {wanted}; give one of {_lookup_columns(feature, root)}."
         )
+
+
+def _lookup_columns(feature: Aggregate, root: Stream) -> str:
+    """Say which columns of the root stream could hold the key that is looked up."""
+    if feature.key is None:
+        return f"any column does where there is no key, such as {root.node.id!r}"
+    wanted = feature.stream.schema[feature.key].name
+    fitting = [column for column, dtype in root.schema.items() if dtype.name == wanted]
+    return f"the {wanted} columns of {root.name!r}, which are {', '.join(fitting)}"
 
 
 def _baseline(name: str, feature: Baseline, columns: Columns) -> BaselineNode:
     place = f"feature {name!r}: baseline"
     value_type = columns[feature.of][0]
     if value_type.partition("(")[0] not in ("int64", "float64", "decimal"):
-        raise DefinitionError(f"{place}: {feature.of!r} is {value_type}; it must be a number.")
-    if not 0 < feature.quantile < 1:
-        raise DefinitionError(f"{place}: quantile={feature.quantile} is not between 0 and 1.")
+        raise DefinitionError(f"{place}: {feature.of!r} is {value_type}; choose a feature that is a number.")
+    if not isinstance(feature.quantile, int | float) or not 0 < feature.quantile < 1:
+        raise DefinitionError(f"{place}: quantile={feature.quantile!r} is not between 0 and 1; 0.99 is a usual one.")
+    if not isinstance(feature.min_count, int) or feature.min_count < 0:
+        raise DefinitionError(f"{place}: min_count={feature.min_count!r} must be a whole number, 0 or more.")
     over, step = duration_us(feature.over, what=f"{place}: over"), duration_us(feature.step, what=f"{place}: step")
     if not 0 < step <= over:
         raise DefinitionError(f"{place}: step={feature.step!r} must be above 0 and at most over={feature.over!r}.")
     return BaselineNode(
         name=name, of=feature.of, quantile=feature.quantile, over_us=over, step_us=step, min_count=feature.min_count
     )
+
+
+def _refuse_baselines(nodes: Sequence[FeatureNode]) -> None:
+    for node in nodes:
+        if isinstance(node, BaselineNode):
+            raise DefinitionError(
+                f"feature {node.name!r}: a baseline is of closed sessions, and these features have none; "
+                "define them with gillnet.Sessions."
+            )
+
+
+def _check_baselines(nodes: Sequence[FeatureNode], stream: str, key: str) -> None:
+    """Hold baselines against what closed sessions have: their entity's aggregates, and what follows from those alone."""
+    closed: set[str] = {key, *CLOSED_SESSION}
+    features: list[str] = []
+    for node in nodes:
+        own = isinstance(node, AggregateNode) and (node.stream, node.key) == (stream, key)
+        if own or (isinstance(node, ExpressionNode) and columns_of(node.expression) <= closed):
+            closed.add(node.name)
+            features.append(node.name)
+        elif isinstance(node, BaselineNode) and node.of not in features:
+            raise DefinitionError(
+                f"feature {node.name!r}: baseline: closed sessions do not have {node.of!r}, since it needs more than the "
+                f"session's own events; give one of {', '.join(features) or 'their aggregates, such as n=gillnet.count()'}."
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,12 @@ from gillnet.api.expressions import Expr
 from gillnet.api.features import Features
 from gillnet.core.errors import DefinitionError
 from gillnet.core.naming import nearest
+from gillnet.plan.expressions import columns_of
 from gillnet.plan.format import format_expression
-from gillnet.plan.nodes import Action, ModelNode, PipelinePlan, RuleNode
+from gillnet.plan.nodes import ACTIONS, Action, ModelNode, PipelinePlan, RuleNode
 from gillnet.plan.typing import infer
+
+_MODEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}@[a-z0-9][a-z0-9_-]{0,63}")
 
 MODEL_TYPES = ("int64", "float64", "bool", "decimal")
 """Types that a model can take."""
@@ -85,6 +89,7 @@ class Pipeline:
         policy: Sequence[Rule] = (),
         max_events_per_key: int = 4_000_000,
     ) -> None:
+        _check_arguments(features, name, model_features if model is None else None, max_events_per_key)
         columns = dict(features.columns)
         node = None
         if model is not None:
@@ -98,7 +103,7 @@ class Pipeline:
             features=features.nodes,
             sessions=features.sessions,
             model=node,
-            policy=tuple(_rule(number, rule, columns) for number, rule in enumerate(policy, 1)),
+            policy=tuple(_rule(number, rule, columns) for number, rule in enumerate(_rules(policy), 1)),
             max_events_per_key=max_events_per_key,
         )
 
@@ -107,28 +112,89 @@ class Pipeline:
 
 
 def _model(ref: str, chosen: Sequence[str] | None, features: Features) -> ModelNode:
-    name, at, version = ref.partition("@")
-    if not (name and at and version):
+    if not isinstance(ref, str) or not _MODEL.fullmatch(ref):
         raise DefinitionError(
-            f"model={ref!r}: write name@version or name@alias, such as 'fraud@3' or 'fraud@champion'."
+            f"model={ref!r}: write name@version or name@alias, such as 'fraud@3' or 'fraud@champion', "
+            "of a-z, 0-9, '_' and '-'."
         )
-    types = {node.name: node.type for node in features.nodes}
-    usable = [name for name, value_type in types.items() if value_type.partition("(")[0] in MODEL_TYPES]
-    for feature in chosen or ():
-        if feature not in features.columns:
-            raise DefinitionError(f"model_features: there is no feature {feature!r}{nearest(feature, types)}.")
-        if features.columns[feature][0].partition("(")[0] not in MODEL_TYPES:
-            raise DefinitionError(
-                f"model_features: {feature!r} is {features.columns[feature][0]}; a model takes numbers."
-            )
-    names = list(chosen) if chosen is not None else usable
+    if "score" in features.columns:
+        raise DefinitionError(
+            f"model={ref!r}: stream {features.stream.name!r} has a column 'score', the name of the model's score; leave it "
+            "out of the schema, or rename it at its source."
+        )
+    usable = [node.name for node in features.nodes if _is_number(node.type)]
+    names = usable if chosen is None else _chosen(chosen, features)
+    if not names:
+        raise DefinitionError(f"model={ref!r}: it takes no feature; a model needs one that is a number or boolean.")
     return ModelNode(ref=ref, features=tuple((name, features.columns[name][0]) for name in names))
+
+
+def _chosen(chosen: Sequence[str], features: Features) -> list[str]:
+    if isinstance(chosen, str):
+        raise DefinitionError(f"model_features: {chosen!r} is one text; write a list, such as [{chosen!r}].")
+    for place, feature in enumerate(chosen):
+        if feature not in features.columns:
+            raise DefinitionError(
+                f"model_features: there is no feature {feature!r}{nearest(feature, features.columns)}."
+            )
+        if not _is_number(features.columns[feature][0]):
+            raise DefinitionError(
+                f"model_features: {feature!r} is {features.columns[feature][0]}; a model takes numbers and booleans. "
+                "Make one of it, or leave it out."
+            )
+        if feature in chosen[:place]:
+            raise DefinitionError(f"model_features: {feature!r} is there twice; leave one out.")
+    return list(chosen)
+
+
+def _is_number(value_type: str) -> bool:
+    return value_type.partition("(")[0] in MODEL_TYPES
+
+
+def _rules(policy: Sequence[Rule]) -> Sequence[Rule]:
+    if not isinstance(policy, list | tuple):
+        raise DefinitionError(
+            f"policy: {policy!r} is not a list of rules; write [gillnet.block(col('spend') > 500), …]."
+        )
+    for number, rule in enumerate(policy, 1):
+        if not isinstance(rule, Rule):
+            raise DefinitionError(
+                f"rule {number} of the policy: {rule!r} is not a rule; write gillnet.block, step_up, review or allow "
+                "around a condition."
+            )
+    return policy
+
+
+def _check_arguments(
+    features: object, name: str | None, model_features: Sequence[str] | None, max_events_per_key: int
+) -> None:
+    if not isinstance(features, Features):
+        raise DefinitionError(
+            f"Pipeline: {features!r} is neither gillnet.Features nor gillnet.Sessions; make one of it."
+        )
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise DefinitionError(f"Pipeline: name={name!r} is no name; give one, or leave it out for the stream's.")
+    if model_features is not None:
+        raise DefinitionError("Pipeline: model_features without a model; give model='name@alias', or leave them out.")
+    if not isinstance(max_events_per_key, int) or max_events_per_key < 1:
+        raise DefinitionError(
+            f"Pipeline: max_events_per_key={max_events_per_key!r} must be a whole number above 0, such as 1_000_000."
+        )
 
 
 def _rule(number: int, rule: Rule, columns: dict[str, tuple[str, bool]]) -> RuleNode:
     place = f"rule {number} of the policy ({rule.action})"
     if not isinstance(rule.when, Expr):
         raise DefinitionError(f"{place}: {rule.when!r} is not an expression; write one such as col('score') > 0.97.")
+    if rule.action not in ACTIONS:
+        raise DefinitionError(f"{place}: the action {rule.action!r} is unknown{nearest(rule.action, ACTIONS)}.")
+    if rule.reason is not None and (not isinstance(rule.reason, str) or not rule.reason.strip()):
+        raise DefinitionError(f"{place}: reason={rule.reason!r} is no reason code; write a text, or leave it out.")
+    if "score" in columns_of(rule.when.node) and "score" not in columns:
+        raise DefinitionError(
+            f"{place}: {format_expression(rule.when.node)} asks for a score, and the pipeline has no model; "
+            "give one, such as model='fraud@champion'."
+        )
     value_type, _ = infer(rule.when.node, columns, what=place)
     if value_type != "bool":
         raise DefinitionError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 from gillnet.api.aggregates import Aggregate, Aggregation, WindowSpec, bind
@@ -14,6 +15,8 @@ from gillnet.core.time import duration_us
 from gillnet.plan.nodes import StreamNode
 
 Duration = str | timedelta
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class Stream:
@@ -69,10 +72,23 @@ class Stream:
         max_ahead: Duration = "1h",
     ) -> None:
         place = f"Stream {name!r}"
-        if not name or not name.replace("_", "").replace("-", "").isalnum():
-            raise DefinitionError(f"{place}: a stream's name is letters, digits, '_' and '-'; choose another.")
+        # It is part of topics' names, which know no other letters.
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise DefinitionError(
+                f"{place}: a stream's name is of a-z, A-Z, 0-9, '_' and '-', and begins with a letter or digit; "
+                "choose another."
+            )
+        if not isinstance(schema, Schema):
+            raise DefinitionError(
+                f"{place}: schema={schema!r} is not a schema; write one such as gillnet.Schema(id=gillnet.String(), …)."
+            )
         _check_role(place, schema, id, "id", (String, Integer), "String or Integer")
         _check_role(place, schema, event_time, "event_time", (Timestamp,), "Timestamp")
+        if not isinstance(earliest, datetime):
+            raise DefinitionError(
+                f"{place}: earliest={earliest!r} is not a datetime; write one such as "
+                "datetime(2020, 1, 1, tzinfo=datetime.UTC)."
+            )
         if earliest.tzinfo is None:
             raise DefinitionError(f"{place}: earliest={earliest} has no time zone; add tzinfo=datetime.UTC.")
         self.name = name
@@ -101,7 +117,10 @@ class Stream:
         if key not in self.schema:
             raise DefinitionError(f"{place}: there is no such column{nearest(key, self.schema)}.")
         if not isinstance(self.schema[key], String | Integer):
-            raise DefinitionError(f"{place}: a key is a String or an Integer, not {self.schema[key].name}.")
+            raise DefinitionError(
+                f"{place}: a key is a String or an Integer, and {key!r} is {self.schema[key].name}; "
+                "choose a column that names the entity."
+            )
         return Entity(self, key)
 
     def all(self) -> Entity:

@@ -59,13 +59,16 @@ def build_runtime(
     routes = SinkRoutes(plan, config.sinks, default=config.default_sink, kafka=config.kafka)
     routes.prepare()
 
+    # Rows are sure to come, so a place that cannot be written stops the start. A side output may never be needed; if its
+    # first record comes while the broker is away, it waits as the others do.
+    at_start = ("decisions", "alerts")
+
     def open_output(name: str) -> Sink | None:
-        sink = routes.open(name)
+        sink = routes.open(name, check=name in at_start)
         return sink if wrap_sink is None else wrap_sink(name, sink)
 
     outputs = Outputs(open_output)
-    # Rows are sure to come, so a place that cannot be written stops the start; a side output may never be needed.
-    for name in ("decisions", "alerts"):
+    for name in at_start:
         outputs.wanted(name)
     return EmbeddedRuntime(
         plan,
@@ -117,7 +120,9 @@ def choose_model_scorer(plan: PipelinePlan, models: Path | None) -> Scorer | Non
     if plan.model is None:
         return None
     model = ModelRegistry(models).load(plan.model.ref)
-    check_signature(model, plan.model.features)
+    # Texts are no model's features by default; they are told, so that a model that wants one as a number hears its type.
+    texts = [(feature.name, feature.type) for feature in plan.features if feature.type == "string"]
+    check_signature(model, [*plan.model.features, *texts])
     return choose_scorer(model)
 
 

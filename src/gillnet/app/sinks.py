@@ -14,6 +14,8 @@ from gillnet.plan.nodes import PipelinePlan
 
 SIDE_OUTPUTS = ("malformed", "duplicate", "late", "too_late")
 _MAIN = ("decisions", "alerts", "sessions")
+# The largest record that a Kafka sink writes (16 MiB), and room for the headers that say why it is there.
+_SIDE_MESSAGE_BYTES = (16 << 20) + (64 << 10)
 _SUFFIXES = (".ndjson", ".ndjson.gz", ".jsonl", ".json", ".gz")
 
 
@@ -82,23 +84,41 @@ class SinkRoutes:
             If a broker refuses or does not answer, or a directory cannot be made.
         """
         topics: dict[str, list[str]] = {}
-        for uri in self.uris.values():
+        aside: dict[str, list[str]] = {}
+        for name, uri in self.uris.items():
             parsed = parse_uri(uri, what="Sink")
             if parsed.scheme == "kafka" and parsed.address and parsed.path.strip("/"):
-                topics.setdefault(parsed.address, []).append(parsed.path.strip("/"))
+                group = aside if name.rpartition(".")[2] in SIDE_OUTPUTS else topics
+                group.setdefault(parsed.address, []).append(parsed.path.strip("/"))
             elif parsed.scheme == "file" and parsed.path not in ("", "-"):
                 make_directory(Path(parsed.path).parent)
         for servers, names in topics.items():
             create_topics(servers, names, settings=self._kafka)
+        for servers, names in aside.items():
+            _create_side_topics(servers, names, settings=self._kafka)
 
-    def open(self, name: str) -> Sink | None:
-        """Open an output's sink; None if it goes nowhere. For `gillnet.runtimes.embedded.Outputs`."""
+    def open(self, name: str, *, check: bool = True) -> Sink | None:
+        """Open an output's sink; None if it goes nowhere. For `gillnet.runtimes.embedded.Outputs`.
+
+        ``check=False`` asks nothing of the broker: for an output whose first record comes while the run goes on, and the
+        broker may be away.
+        """
         uri = self.uris.get(name)
-        return None if uri is None else open_sink(uri, settings=self._kafka)
+        return None if uri is None else open_sink(uri, settings=self._kafka, check=check)
 
 
-def create_topics(servers: str, names: list[str], *, settings: Mapping[str, str]) -> None:
-    """Create the topics that are missing.
+def _create_side_topics(servers: str, names: list[str], *, settings: Mapping[str, str]) -> None:
+    """Create topics that take a record of any size that a source gives, where the broker allows that."""
+    try:
+        create_topics(servers, names, settings=settings, config={"max.message.bytes": str(_SIDE_MESSAGE_BYTES)})
+    except ConfigurationError:
+        create_topics(servers, names, settings=settings)
+
+
+def create_topics(
+    servers: str, names: list[str], *, settings: Mapping[str, str], config: Mapping[str, str] | None = None
+) -> None:
+    """Create the topics that are missing, with these topic settings.
 
     Raises
     ------
@@ -109,7 +129,7 @@ def create_topics(servers: str, names: list[str], *, settings: Mapping[str, str]
         from gillnet.connectors.kafka import ensure_topics
     except ModuleNotFoundError as error:
         raise ConfigurationError("The Kafka client is not installed; run `pip install 'gillnet[kafka]'`.") from error
-    ensure_topics(names, bootstrap_servers=servers, settings=settings, timeout_s=15.0)
+    ensure_topics(names, bootstrap_servers=servers, settings=settings, config=config, timeout_s=15.0)
 
 
 def place_pattern(default: str, *, what: str) -> str:

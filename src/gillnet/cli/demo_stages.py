@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from gillnet.api.pipeline import Pipeline
 from gillnet.app import load_pipeline
-from gillnet.core.messages import RawBatch
-from gillnet.core.ports import Source
-from gillnet.core.time import Clock, SystemClock
+from gillnet.core.time import DAY, HOUR, SECOND
 from gillnet.plan.nodes import PipelinePlan
-from gillnet.simulator import Simulation, SimulationConfig, interleaved_sources
-
-PIPELINES = {"bots": "gillnet.scenarios.bots:pipeline", "payments": "gillnet.scenarios.payments:pipeline"}
-"""The bundled scenarios, by stage."""
+from gillnet.simulator import Simulation, SimulationConfig
 
 Kind = Literal["bots", "payments"]
-_DAY_S = 86_400
-_CLICKS_PER_DAY = 240_000
+
+LEAST_SECONDS = 4.0
+"""A shorter demo would have nothing to show."""
+
+_OVERHEAD_S = 12.0
+"""What the default demo spends besides its live parts, on two cores: simulating, filling the windows, judging."""
+
+_BOTS_SHARE = 0.45
+_BOTS_SPEED, _PAYMENTS_SPEED = 600, 1_440
+_ROAD = SimulationConfig(late_share=0.002, duplicate_share=0.002, malformed_share=0.001, disorder_s=2.0)
+"""What happens to records on their way, so that there is something to account for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,146 +31,99 @@ class Stage:
 
     Attributes
     ----------
+    name, title
+        What it shows, short and in full.
     simulation
         The population and its traffic.
-    warm_records
-        Records of the root stream that are replayed at full speed first, so that the windows are filled.
+    warm_us
+        Event time that is replayed at full speed first, so that the windows are filled; microseconds.
     rate
         Records of the root stream a second after that.
-    speed
-        Simulated seconds in a second at that rate.
-    seconds
-        How long the stage lasts, the warm-up included.
+    records
+        So many of them: the live part.
     """
 
     kind: Kind
+    name: str
     title: str
-    plan: PipelinePlan
+    pipeline: Pipeline
     simulation: Simulation
-    warm_records: int
+    warm_us: int
     rate: float
-    speed: float
-    seconds: float
+    records: int
 
-    def sources(self, clock: Clock | None = None) -> tuple[dict[str, Source], PacedSource]:
-        """Return the sources of all streams, in step, and the paced one of the root among them."""
-        others = [stream.name for stream in self.plan.streams if stream.name != self.plan.root]
-        opened = interleaved_sources(self.simulation, self.plan.root, *others)  # type: ignore[arg-type]
-        paced = PacedSource(opened[self.plan.root], self.warm_records, self.rate, clock=clock)
-        return {**opened, self.plan.root: paced}, paced
+    @property
+    def plan(self) -> PipelinePlan:
+        """The pipeline's plan."""
+        return self.pipeline.plan
+
+    @property
+    def seconds(self) -> float:
+        """How long the live part lasts."""
+        return self.records / self.rate
+
+    @property
+    def lookups(self) -> list[str]:
+        """The other streams of the pipeline."""
+        return [stream.name for stream in self.plan.streams if stream.name != self.plan.root]
 
 
-def bots_stage(*, seed: int, seconds: float, ref: str) -> Stage:
-    """Return scenario 1: sessions of clicks, bots flagged while they run."""
-    speed, warm_s = 600.0, _DAY_S // 2
-    config = SimulationConfig(
+def demo_stages(*, seed: int, seconds: float) -> list[Stage]:
+    """Return the stages of a demo that lasts about ``seconds`` in all."""
+    # A short demo is for trying it out: half of it is live, whatever the overhead.
+    live_s = max(seconds - _OVERHEAD_S, seconds / 2)
+    return [
+        bots_stage(seed=seed, seconds=live_s * _BOTS_SHARE),
+        payments_stage(seed=seed, seconds=live_s * (1 - _BOTS_SHARE)),
+    ]
+
+
+def bots_stage(*, seed: int, seconds: float) -> Stage:
+    """Return scenario 1: sessions of clicks, bots flagged while they run.
+
+    A fifth of the bots replay people (level 2), the hardest there are.
+    """
+    warm_us = 16 * HOUR  # The European evening follows: about 3 clicks a second.
+    config = replace(
+        _ROAD,
         seed=seed,
-        duration=f"{int(warm_s + speed * seconds)}s",
+        duration=_duration(warm_us, _BOTS_SPEED * seconds),
         bots_per_day=400,
-        bot_difficulty=0.75,
+        bot_difficulty=1.2,
         payments_per_day=20_000,
-        duplicate_share=0.002,
-        malformed_share=0.002,
     )
-    return _stage("bots", "bot sessions, flagged while they run", ref, config, _CLICKS_PER_DAY, warm_s, speed, seconds)
+    return _stage("bots", "bot sessions, flagged while they run", config, warm_us, rate=1_600, seconds=seconds)
 
 
-def payments_stage(*, seed: int, seconds: float, ref: str) -> Stage:
-    """Return scenario 2: payments scored in flight."""
-    speed, warm_s = 1_200.0, _DAY_S
-    config = SimulationConfig(
-        seed=seed, duration=f"{int(warm_s + speed * seconds)}s", duplicate_share=0.002, malformed_share=0.002
+def payments_stage(*, seed: int, seconds: float) -> Stage:
+    """Return scenario 2: payments scored in flight, of a population like the one that the model was trained on."""
+    warm_us = 4 * DAY
+    config = replace(
+        _ROAD,
+        seed=seed,
+        duration=_duration(warm_us, _PAYMENTS_SPEED * seconds),
+        cards=8_000,
+        merchants=800,
+        payments_per_day=20_000,
+        sessions_per_day=4_000,
+        bots_per_day=40,
     )
-    return _stage(
-        "payments", "payments, scored in flight", ref, config, config.payments_per_day, warm_s, speed, seconds
-    )
+    return _stage("payments", "card payments, scored in flight", config, warm_us, rate=500, seconds=seconds)
 
 
-def _stage(
-    kind: Kind, title: str, ref: str, config: SimulationConfig, per_day: int, warm_s: int, speed: float, seconds: float
-) -> Stage:
+def _stage(kind: Kind, title: str, config: SimulationConfig, warm_us: int, *, rate: float, seconds: float) -> Stage:
     return Stage(
         kind=kind,
+        name=title.partition(",")[0],
         title=title,
-        plan=load_pipeline(ref).plan,
+        pipeline=load_pipeline(f"gillnet.scenarios.{kind}"),
         simulation=Simulation(config),
-        warm_records=per_day * warm_s // _DAY_S,
-        rate=per_day * speed / _DAY_S,
-        speed=speed,
-        seconds=seconds,
+        warm_us=warm_us,
+        rate=rate,
+        records=max(1, int(rate * seconds)),
     )
 
 
-class PacedSource:
-    """A source whose first records come at once, and the others at a rate that people can follow.
-
-    Parameters
-    ----------
-    source
-        Where records come from.
-    warm_records
-        So many at once.
-    rate
-        Then so many a second.
-    """
-
-    def __init__(self, source: Source, warm_records: int, rate: float, *, clock: Clock | None = None) -> None:
-        self.stream = source.stream
-        self._source = source
-        self._warm_records = warm_records
-        self._rate = rate
-        self._clock = clock or SystemClock()
-        self._paced_since_s: float | None = None
-        self.given = 0
-
-    @property
-    def warm_share(self) -> float:
-        """How much of the warm-up is done, 0 to 1."""
-        return min(1.0, self.given / self._warm_records) if self._warm_records else 1.0
-
-    def poll(self, max_records: int, timeout_s: float) -> RawBatch | None:
-        """Return records that are due."""
-        due = self._due()
-        if due <= 0:
-            self._clock.sleep(min(timeout_s, 1 / self._rate))
-            due = self._due()
-        if due <= 0:
-            return None
-        batch = self._source.poll(min(max_records, due), 0.0)
-        self.given += 0 if batch is None else len(batch.values)
-        return batch
-
-    def _due(self) -> int:
-        if self.given < self._warm_records:
-            return self._warm_records - self.given
-        now_s = self._clock.monotonic_s()
-        if self._paced_since_s is None:
-            self._paced_since_s = now_s
-        return int((now_s - self._paced_since_s) * self._rate) + self._warm_records - self.given
-
-    def commit(self) -> None:
-        """Commit the source behind."""
-        self._source.commit()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the source behind is finished."""
-        return self._source.finished
-
-    @property
-    def lag(self) -> int | None:
-        """Records that are due and were not polled."""
-        return None if self._paced_since_s is None else max(0, self._due())
-
-    def close(self) -> None:
-        """Close the source behind."""
-        self._source.close()
-
-
-def demo_stages(*, seed: int, seconds: float, pipelines: Mapping[str, str] | None = None) -> list[Stage]:
-    """Return the stages of a demo that lasts about ``seconds``."""
-    refs = {**PIPELINES, **(pipelines or {})}
-    return [
-        bots_stage(seed=seed, seconds=seconds * 0.45, ref=refs["bots"]),
-        payments_stage(seed=seed, seconds=seconds * 0.55, ref=refs["payments"]),
-    ]
+def _duration(warm_us: int, live_s: float) -> str:
+    # Traffic follows the hour, so that the live records may lie in a longer span than on average.
+    return f"{(warm_us + int(3 * live_s * SECOND) + HOUR) // SECOND}s"

@@ -1,9 +1,12 @@
-"""Holds what a demo flagged against what the simulator knows: who the villains were."""
+"""Holds what a demo flagged against what the simulator knows: who the villains were.
+
+Judged are the live records only. While the windows fill, decisions rest on half a history.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,12 +14,10 @@ import msgspec
 
 from gillnet.runtimes.embedded import Alert
 from gillnet.simulator import PaymentLabel, Simulation, VisitorLabel
-from gillnet.simulator.streams import StreamName
 
 MIN_BOT_CLICKS = 5
 """Bots that had made fewer clicks when the demo ended are not held against it."""
 
-_BATCH = 8_192
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
@@ -31,119 +32,177 @@ class _Click(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentsVerdict:
-    """Fraud caught among the payments after the warm-up; money in the payments' units."""
+class Verdict:
+    """What both verdicts say: how many were judged, flagged, villains, and both.
 
-    payments: int
+    Attributes
+    ----------
+    kinds
+        By kind of villain: how many were caught, and how many there were.
+    villains
+        The kind of each villain among the judged, by id.
+    """
+
+    judged: int
     flagged: int
-    fraud: int
+    guilty: int
     caught: int
-    money_fraud: float
-    money_stopped: float
+    kinds: Mapping[str, tuple[int, int]]
+    villains: Mapping[str, str]
 
     @property
     def precision(self) -> float | None:
-        """Share of the flagged payments that were fraud."""
+        """Share of the flagged that were villains."""
         return self.caught / self.flagged if self.flagged else None
 
     @property
     def recall(self) -> float | None:
-        """Share of the fraud that was flagged."""
-        return self.caught / self.fraud if self.fraud else None
+        """Share of the villains that were flagged."""
+        return self.caught / self.guilty if self.guilty else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BotsVerdict:
-    """Bots caught among the visitors who came after the warm-up; ``clicks_before`` is of each caught bot, ascending."""
+class PaymentsVerdict(Verdict):
+    """Fraud caught among the payments; money in the payments' units.
 
-    visitors: int
-    flagged: int
-    bots: int
-    caught: int
-    kinds: Mapping[str, tuple[int, int]]
+    Attributes
+    ----------
+    money_stopped
+        What fraud would have taken, by the decision that stopped it.
+    """
+
+    money_fraud: float
+    money_stopped: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BotsVerdict(Verdict):
+    """Bots caught among the visitors.
+
+    Attributes
+    ----------
+    clicks_before
+        Clicks that each caught bot had made when it was flagged, that one included; ascending.
+    clicks_of_caught
+        All clicks of the caught bots.
+    """
+
     clicks_before: tuple[int, ...]
-
-    @property
-    def precision(self) -> float | None:
-        """Share of the flagged visitors that were bots."""
-        return self.caught / self.flagged if self.flagged else None
-
-    @property
-    def recall(self) -> float | None:
-        """Share of the bots that were flagged."""
-        return self.caught / self.bots if self.bots else None
+    clicks_of_caught: int
 
 
-def judge_payments(simulation: Simulation, flagged: Mapping[str, str], *, warm: int, read: int) -> PaymentsVerdict:
+def judge_payments(simulation: Simulation, values: Sequence[bytes], alerts: Mapping[str, Alert]) -> PaymentsVerdict:
     """Judge the decisions of a run.
 
     Parameters
     ----------
     simulation
         What was run.
-    flagged
-        Decision by ``tx_id``, of all that were not allowed.
-    warm, read
-        The payments to judge: from the ``warm``-th to the ``read``-th in the order of arrival.
+    values
+        The payments to judge, as they were read.
+    alerts
+        By ``tx_id``: every payment that was not simply allowed.
     """
-    judged = {payment.tx_id: payment.amount for payment in _records(simulation, "payments", _Payment, warm, read)}
-    frauds = {
-        label.tx_id for label in _records(simulation, "labels", PaymentLabel) if label.fraud and label.tx_id in judged
+    read = {payment.tx_id: payment.amount for payment in _records(values, _Payment)}
+    # A malformed record that can be read here has no label.
+    labels = {
+        label.tx_id: label
+        for chunk in simulation.labels()
+        for label in _records(chunk.values, PaymentLabel)
+        if label.tx_id in read
     }
-    reported = [tx_id for tx_id in flagged if tx_id in judged]
-    caught = [tx_id for tx_id in reported if tx_id in frauds]
+    judged = {tx_id: read[tx_id] for tx_id in labels}
+    villains = {tx_id: label.scenario for tx_id, label in labels.items() if label.fraud}
+    flagged = [tx_id for tx_id in alerts if tx_id in judged]
+    caught = [tx_id for tx_id in flagged if tx_id in villains]
+    stopped: dict[str, float] = {}
+    for tx_id in caught:
+        decision = alerts[tx_id].decision
+        stopped[decision] = stopped.get(decision, 0.0) + judged[tx_id]
     return PaymentsVerdict(
-        payments=len(judged),
-        flagged=len(reported),
-        fraud=len(frauds),
+        judged=len(judged),
+        flagged=len(flagged),
+        guilty=len(villains),
         caught=len(caught),
-        money_fraud=sum(judged[tx_id] for tx_id in frauds),
-        money_stopped=sum(judged[tx_id] for tx_id in caught),
+        kinds=_by_kind(villains, caught),
+        villains=villains,
+        money_fraud=sum(judged[tx_id] for tx_id in villains),
+        money_stopped=stopped,
     )
 
 
-def judge_bots(simulation: Simulation, alerts: Mapping[str, Alert], *, warm: int, read: int) -> BotsVerdict:
-    """Judge the flagged sessions of a run; ``alerts`` is the first of each ``visitor_id``. See `judge_payments`."""
+def judge_bots(
+    simulation: Simulation, values: Sequence[bytes], alerts: Mapping[str, Alert], *, since_us: int
+) -> BotsVerdict:
+    """Judge the flagged sessions of a run.
+
+    Parameters
+    ----------
+    simulation
+        What was run.
+    values
+        The clicks to judge by, as they were read.
+    alerts
+        By ``visitor_id``: the first alert of each.
+    since_us
+        Visitors whose first click was before this event time are not judged: part of their clicks is not among ``values``.
+    """
+    known = _visitors(simulation, since_us)
+    clicks, before = _count_clicks(values, known, alerts)
+    villains = {name: known[name].kind for name, count in clicks.items() if known[name].bot and count >= MIN_BOT_CLICKS}
+    caught = [name for name in villains if name in before]
+    flagged = [name for name in before if name in villains or not known[name].bot]
+    return BotsVerdict(
+        judged=sum(1 for name in clicks if name in villains or not known[name].bot),
+        flagged=len(flagged),
+        guilty=len(villains),
+        caught=len(caught),
+        kinds=_by_kind(villains, caught),
+        villains=villains,
+        clicks_before=tuple(sorted(before[name] for name in caught)),
+        clicks_of_caught=sum(clicks[name] for name in caught),
+    )
+
+
+def _visitors(simulation: Simulation, since_us: int) -> dict[str, VisitorLabel]:
+    """Return the labels of those whose first click is at or after ``since_us``."""
+    decode = msgspec.json.Decoder(VisitorLabel).decode
+    return {
+        label.visitor_id: label
+        for chunk in simulation.visitor_labels()
+        for first_us, label in zip(chunk.event_time_us.tolist(), map(decode, chunk.values), strict=True)
+        if first_us >= since_us
+    }
+
+
+def _count_clicks(
+    values: Sequence[bytes], known: Mapping[str, VisitorLabel], alerts: Mapping[str, Alert]
+) -> tuple[Counter[str], dict[str, int]]:
+    """Count the clicks of each known visitor, in all and up to the one that its first alert names."""
     clicks: Counter[str] = Counter()
     before: dict[str, int] = {}
-    early = {click.visitor_id for click in _records(simulation, "clicks", _Click, 0, warm)}
     seen: set[str] = set()
-    for click in _records(simulation, "clicks", _Click, warm, read):
-        if click.visitor_id in early or click.click_id in seen:
+    for click in _records(values, _Click):
+        name = click.visitor_id
+        if name not in known or click.click_id in seen:
             continue
         seen.add(click.click_id)
-        clicks[click.visitor_id] += 1
-        alert = alerts.get(click.visitor_id)
-        if alert is not None and alert.id == click.click_id:
-            before.setdefault(click.visitor_id, clicks[click.visitor_id])
-    labels = {label.visitor_id: label for label in _records(simulation, "visitor_labels", VisitorLabel)}
-    bots = {name for name, count in clicks.items() if count >= MIN_BOT_CLICKS and name in labels and labels[name].bot}
-    caught = bots & before.keys()
-    flagged = [name for name in before if name in bots or not (name in labels and labels[name].bot)]
-    present, found = (Counter(labels[name].kind for name in names) for names in (bots, caught))
-    return BotsVerdict(
-        visitors=len(clicks),
-        flagged=len(flagged),
-        bots=len(bots),
-        caught=len(caught),
-        kinds={kind: (found[kind], present[kind]) for kind in sorted(present)},
-        clicks_before=tuple(sorted(before[name] for name in caught)),
-    )
+        clicks[name] += 1
+        if name in alerts and alerts[name].id == click.click_id:
+            before[name] = clicks[name]
+    return clicks, before
 
 
-def _records(
-    simulation: Simulation, stream: StreamName, kind: type[Record], begin: int = 0, end: int | None = None
-) -> Iterator[Record]:
-    """Read a stream's well-formed records, from the ``begin``-th to the ``end``-th of all."""
+def _by_kind(villains: Mapping[str, str], caught: Sequence[str]) -> dict[str, tuple[int, int]]:
+    present, found = Counter(villains.values()), Counter(villains[name] for name in caught)
+    return {kind: (found[kind], count) for kind, count in present.most_common()}
+
+
+def _records(values: Sequence[bytes], kind: type[Record]) -> Iterator[Record]:
+    """Decode the well-formed records."""
     decode = msgspec.json.Decoder(kind).decode
-    place = 0
-    for chunk in simulation.stream(stream, chunk_records=_BATCH):
-        if end is not None and place >= end:
-            return
-        stop = len(chunk.values) if end is None else min(len(chunk.values), end - place)
-        for value in chunk.values[max(0, begin - place) : stop]:
-            try:
-                yield decode(value)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue
-        place += len(chunk.values)
+    for value in values:
+        try:
+            yield decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue

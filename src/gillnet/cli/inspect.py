@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gillnet.app import load_pipeline
+from gillnet.cli.numbers import number
 from gillnet.cli.run import App
-from gillnet.cli.words import number
 from gillnet.plan.explain import explain as explain_plan
 from gillnet.plan.serde import dumps
 from gillnet.serving import ModelRegistry

@@ -15,7 +15,7 @@ from rich.live import Live
 
 from gillnet.cli import render
 from gillnet.cli.monitor import BusiestSessions, RowTap, RunMonitor, View
-from gillnet.cli.words import ReasonWords, clock_time
+from gillnet.cli.words import ReasonWords, clock_time, instant
 from gillnet.runtimes.embedded import Alert
 
 FRAMES_PER_SECOND = 4
@@ -35,12 +35,25 @@ class RunPage:
         Watches the run.
     tap
         Sees the rows of a pipeline with sessions; None for others.
+    title
+        Stands on top; by default the pipeline's name.
+    state
+        Says what the run does at this moment.
     """
 
-    def __init__(self, monitor: RunMonitor, *, tap: RowTap | None = None) -> None:
+    def __init__(
+        self,
+        monitor: RunMonitor,
+        *,
+        tap: RowTap | None = None,
+        title: str | None = None,
+        state: Callable[[], str] = lambda: "running",
+    ) -> None:
         self._monitor = monitor
         self._tap = tap
         self._plan = monitor.plan
+        self._title = title or self._plan.name
+        self._state = state
         self._words = ReasonWords(self._plan)
         self._event_time = self._plan.stream(self._plan.root).event_time
         self._alerts: deque[render.AlertLine] = deque(maxlen=_KEPT_ALERTS)
@@ -58,7 +71,7 @@ class RunPage:
         if self._sessions is not None and self._tap is not None:
             self._sessions.add(self._tap.drain())
         page = Layout()
-        parts = [Layout(render.title_line(self._plan.name, "running", view), size=1), self._figures(view, width)]
+        parts = [Layout(render.title_line(self._title, self._state(), view), size=1), self._figures(view, width)]
         used = sum(part.size or 0 for part in parts)
         if self.messages:
             parts.append(Layout(render.messages_text(list(self.messages)), size=len(self.messages)))
@@ -83,14 +96,19 @@ class RunPage:
         alerts = render.alerts_panel(list(self._alerts), rows=shown, width=width, title=title, key=key)
         if self._sessions is None:
             return [Layout(alerts)]
-        busiest = self._sessions.top(sessions_rows - 3)
+        busiest = self._sessions.top(sessions_rows - 3, open_since=self._open_since(view))
         panel = render.sessions_panel(
             busiest,
             count=self._sessions.count,
             width=width,
-            title=f"busiest flagged sessions ({view.sessions_closed:,} closed)",
+            title=f"busiest flagged sessions that are open ({view.sessions_closed:,} of all are closed)",
         )
         return [Layout(alerts), Layout(panel, size=sessions_rows)]
+
+    def _open_since(self, view: View) -> str:
+        """Return the time, as rows write it, since when an open session must have had a click."""
+        assert self._plan.sessions is not None
+        return instant((view.watermark_us or 0) - self._plan.sessions.gap_us)
 
 
 class PlainReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from gillnet.cli.broker import kafka
+from gillnet.cli.demo import demo
 from gillnet.cli.errors import ReadableErrors
 from gillnet.cli.inspect import explain, models, version
 from gillnet.cli.run import run
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run, explain, simulate, kafka, models, version):
+for command in (demo, run, explain, simulate, kafka, models, version):
     app.command()(command)
 
 

@@ -16,7 +16,7 @@ import msgspec
 from gillnet.core.messages import OutputRecord
 from gillnet.core.ports import Sink
 from gillnet.core.time import Clock, SystemClock
-from gillnet.observability.metrics import StreamCounts
+from gillnet.observability.metrics import Histogram, StreamCounts
 from gillnet.plan.nodes import AggregateNode, PipelinePlan
 from gillnet.runtimes.embedded import Alert, EmbeddedRuntime
 
@@ -36,6 +36,8 @@ class View:
         Records read per second, all streams, over the last seconds.
     latency_ms
         p50, p95 and p99 from arrival to sink, since the start.
+    alerts
+        Those that were given to `RunMonitor.on_alerts`.
     watermark_us
         The root stream's, microseconds UTC; None before its first event.
     lag
@@ -60,16 +62,20 @@ class RunMonitor:
     ----------
     plan
         The pipeline.
+    latency
+        What to show instead of the run's own latencies.
     """
 
-    def __init__(self, plan: PipelinePlan, *, clock: Clock | None = None) -> None:
+    def __init__(self, plan: PipelinePlan, *, latency: Histogram | None = None, clock: Clock | None = None) -> None:
         self.plan = plan
+        self._latency = latency
         self._clock = clock or SystemClock()
         self._runtime: EmbeddedRuntime | None = None
         self._alerts: deque[Alert] = deque(maxlen=REMEMBERED_ALERTS)
         self._started_s = self._sampled_s = self._clock.monotonic_s()
         self._watermark_us: int | None = None
         self._lag: int | None = None
+        self._alerts_taken = 0
         self._reads: deque[tuple[float, int]] = deque([(self._started_s, 0)])
 
     def watch(self, runtime: EmbeddedRuntime) -> None:
@@ -82,6 +88,7 @@ class RunMonitor:
 
     def on_alerts(self, alerts: list[Alert]) -> None:
         """Take alerts."""
+        self._alerts_taken += len(alerts)
         self._alerts.extend(alerts)
 
     def on_turn(self) -> None:
@@ -107,17 +114,14 @@ class RunMonitor:
         assert self._runtime is not None, "watch() comes first"
         metrics, now_s = self._runtime.metrics, self._clock.monotonic_s()
         streams = {stream.name: metrics.streams.get(stream.name) or StreamCounts() for stream in self.plan.streams}
+        latency = metrics.latency_ms if self._latency is None else self._latency
         return View(
             elapsed_s=now_s - self._started_s,
             rate=self._rate(now_s, sum(counts.read for counts in streams.values())),
             streams=streams,
             decisions=dict(metrics.decisions),
-            latency_ms=(
-                metrics.latency_ms.percentile(0.5),
-                metrics.latency_ms.percentile(0.95),
-                metrics.latency_ms.percentile(0.99),
-            ),
-            alerts=metrics.alerts,
+            latency_ms=(latency.percentile(0.5), latency.percentile(0.95), latency.percentile(0.99)),
+            alerts=self._alerts_taken,
             sessions_closed=metrics.sessions_closed,
             watermark_us=self._watermark_us,
             lag=self._lag,

@@ -11,13 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from gillnet.cli.monitor import OpenSession, View
-from gillnet.cli.words import ReasonWords, clock_time, elapsed, milliseconds, money, number, share
+from gillnet.cli.numbers import money, number, share
+from gillnet.cli.words import ReasonWords, clock_time, elapsed, milliseconds
 from gillnet.observability.metrics import StreamCounts
 from gillnet.runtimes.embedded import Alert
 
 DECISION_STYLES = {"block": "bold red", "step_up": "magenta", "review": "yellow", "allow": "green"}
 WIDE = 100
 """Columns from which two panels stand side by side."""
+
+
+_WIDEST_KEY = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,8 @@ def alerts_panel(lines: Sequence[AlertLine], *, rows: int, width: int, title: st
     with_amount, with_score = any(line.amount for line in lines), any(line.score for line in lines)
     if width >= WIDE:
         table.add_column("event time", no_wrap=True, style="dim", width=11)
-    table.add_column(key, no_wrap=True, overflow="ellipsis", width=14 if width >= WIDE else 10)
+    keys = max((len(line.key) for line in lines), default=0)
+    table.add_column(key, no_wrap=True, overflow="ellipsis", width=min(max(keys, len(key)), _WIDEST_KEY))
     if with_amount:
         table.add_column("amount", justify="right", no_wrap=True, width=9)
     if with_score:
@@ -132,9 +137,13 @@ def sessions_panel(sessions: Sequence[OpenSession], *, count: str | None, width:
     """Return sessions with their figures; as many features as fit."""
     table = Table(box=None, expand=True, padding=(0, 1), header_style="dim", show_edge=False)
     table.add_column("session of", no_wrap=True, overflow="ellipsis", ratio=1)
-    names = [name for name in _shown(sessions) if name != count][: 5 if width >= WIDE else 3]
-    if count:
-        names.insert(0, count)
+    names = [count] if count else []
+    room = width - sum(len(name) + 2 for name in names) - _SESSION_FRAME
+    for name in (name for name in _shown(sessions) if name != count):
+        room -= len(name) + 2
+        if room < 0 or len(names) > _MOST_FEATURES:
+            break
+        names.append(name)
     for name in names:
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     table.add_column("decision", no_wrap=True, width=8)
@@ -145,7 +154,11 @@ def sessions_panel(sessions: Sequence[OpenSession], *, count: str | None, width:
     return Panel(body, title=title, title_align="left", border_style="magenta" if sessions else "dim")
 
 
-_PREFERRED = ("rate", "per_minute", "mean_gap", "modal", "unique", "error", "score", "llr", "entropy")
+_SESSION_FRAME = 32
+"""Columns that the panel, the key and the decision take."""
+
+_MOST_FEATURES = 6
+_PREFERRED = ("per_minute", "mean_gap", "modal", "path_ratio", "error_ratio", "ratio", "rate", "score", "entropy")
 
 
 def _shown(sessions: Sequence[OpenSession]) -> list[str]:

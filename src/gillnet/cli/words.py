@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from gillnet.cli.numbers import number, share
+from gillnet.cli.phrases import SUMMARIES, phrase, place
 from gillnet.core.time import format_duration
 from gillnet.plan.format import format_expression
 from gillnet.plan.nodes import AggregateNode, ExpressionNode, FeatureNode, LatestWindow, PipelinePlan, SessionWindow
@@ -29,8 +31,9 @@ class ReasonWords:
         self._conditions = {rule.reason: format_expression(rule.when) for rule in plan.policy}
 
     def of(self, alert: Alert, most: int = 4) -> list[str]:
-        """Return up to ``most`` phrases, the rules' first."""
-        phrases = [self.phrase(code, alert.row) for code in alert.reasons]
+        """Return up to ``most`` phrases: rules, then what the score rests on."""
+        telling = [code for code in alert.reasons if code not in SUMMARIES] or list(alert.reasons)
+        phrases = [self.phrase(code, alert.row) for code in sorted(telling, key=place)]
         return list(dict.fromkeys(phrases))[:most]
 
     def phrase(self, code: str, row: Mapping[str, Any]) -> str:
@@ -38,6 +41,8 @@ class ReasonWords:
         name, note = code, ""
         if name not in self._features and (match := _SUFFIX.search(code)):
             name, note = code[: match.start()], match[1]
+        if (known := phrase(code, name, row)) is not None:
+            return known
         feature = self._features.get(name)
         if feature is None or code in self._conditions:
             # A rule's own reason; one that the user gave no name is its condition, which reads well as it is.
@@ -85,33 +90,6 @@ def _aggregate(feature: AggregateNode, value: Any) -> str:
     return f"{text}{where}{within} on this {entity}"
 
 
-def number(value: Any) -> str:
-    """Write a value short: thousands apart, three digits where it is small."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    try:
-        amount = float(value)
-    except (TypeError, ValueError):
-        return str(value)
-    if abs(amount) >= 100:
-        return f"{amount:,.0f}"
-    return f"{amount:.1f}" if abs(amount) >= 10 else f"{amount:.3g}"
-
-
-def money(value: Any) -> str:
-    """Write an amount with its hundredths."""
-    return "-" if value is None else f"{float(value):,.2f}"
-
-
-def share(value: Any) -> str:
-    """Write a share as a percentage."""
-    return "-" if value is None else f"{float(value):.0%}"
-
-
 def milliseconds(value: float | None) -> str:
     """Write a latency."""
     if value is None:
@@ -126,6 +104,12 @@ def clock_time(event_time_us: int | None) -> str:
     if not 0 <= event_time_us < 253_402_300_800_000_000:
         return "the end"  # After a bounded stream's last record the watermark is at the end of time.
     return datetime.fromtimestamp(event_time_us / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def instant(event_time_us: int) -> str:
+    """Write an instant as rows do, RFC 3339; what lies outside the calendar as its nearest end."""
+    inside_us = min(max(event_time_us, 0), 253_402_300_799_000_000)
+    return datetime.fromtimestamp(inside_us / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def elapsed(seconds: float) -> str:

@@ -52,7 +52,7 @@ class SourceFactory(Protocol):
 class SinkFactory(Protocol):
     """Opens a sink of one scheme."""
 
-    def __call__(self, uri: ConnectorUri, *, settings: Settings | None, clock: Clock | None) -> Sink:
+    def __call__(self, uri: ConnectorUri, *, settings: Settings | None, clock: Clock | None, check: bool) -> Sink:
         """Return the opened sink."""
         ...
 
@@ -100,8 +100,16 @@ def open_sink(
     settings: Settings | None = None,
     clock: Clock | None = None,
     schemes: Mapping[str, SinkFactory] | None = None,
+    check: bool = True,
 ) -> Sink:
     """Open the sink that a URI names; see `open_source`.
+
+    Parameters
+    ----------
+    uri, settings, clock, schemes
+        As for `open_source`.
+    check
+        False for a place that was made ready before: nothing is asked of the system behind it, which may be away now.
 
     Raises
     ------
@@ -112,7 +120,7 @@ def open_sink(
     """
     parsed = parse_uri(uri, what="Sink")
     factory = _choose({**_SINKS, **(schemes or {})}, parsed, what="Sink")
-    sink: Sink = factory(parsed, settings=settings, clock=clock)
+    sink: Sink = factory(parsed, settings=settings, clock=clock, check=check)
     return sink
 
 
@@ -223,11 +231,15 @@ def _kafka_source(
     return source
 
 
-def _kafka_sink(uri: ConnectorUri, *, settings: Settings | None, clock: Clock | None) -> Sink:
+def _kafka_sink(uri: ConnectorUri, *, settings: Settings | None, clock: Clock | None, check: bool) -> Sink:
     servers, topic = _kafka_address(uri, what="Sink")
     _check_known(uri, {}, what="Sink")
     sink: Sink = _need_kafka(what="Sink").KafkaSink(
-        topic=topic, bootstrap_servers=servers, settings=settings, clock=clock
+        topic=topic,
+        bootstrap_servers=servers,
+        settings=settings,
+        open_timeout_s=10.0 if check else 0.0,
+        clock=clock,
     )
     return sink
 
@@ -257,7 +269,7 @@ def _file_source(
     return FileSource(stream, _file_path(uri, what="Source"), format=kind, schema=schema, clock=clock)  # type: ignore[arg-type]
 
 
-def _file_sink(uri: ConnectorUri, *, settings: Settings | None, clock: Clock | None) -> Sink:  # noqa: ARG001
+def _file_sink(uri: ConnectorUri, **_: object) -> Sink:
     from gillnet.connectors.files import FileSink
 
     _check_known(uri, {"mode": "append or overwrite"}, what="Sink")
@@ -274,7 +286,7 @@ def _memory_source(uri: ConnectorUri, **_: object) -> Source:
     )
 
 
-def _memory_sink(uri: ConnectorUri, *, settings: Settings | None, clock: Clock | None) -> Sink:  # noqa: ARG001
+def _memory_sink(uri: ConnectorUri, **_: object) -> Sink:  # noqa: ARG001
     from gillnet.connectors.memory import MemorySink
 
     return MemorySink()

@@ -28,6 +28,8 @@ class RawBatch:
     envelope
         Gives key and headers of record *i*. Called for side outputs only, so a source need not build them for every
         record.
+    offset
+        Gives the place of record *i* in its partition; None where a source has none.
     """
 
     stream: str
@@ -35,6 +37,7 @@ class RawBatch:
     partitions: Sequence[int]
     arrival_time_us: int
     envelope: Callable[[int], tuple[bytes | None, Headers]] = field(default=lambda _: (None, []))
+    offset: Callable[[int], int | None] = field(default=lambda _: None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

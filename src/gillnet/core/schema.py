@@ -98,7 +98,7 @@ class Decimal(DataType):
             value = getattr(self, bound)
             # A bound or scale that is wrong stays as it is: the schema refuses it, and can name the column.
             with contextlib.suppress(DefinitionError):
-                if value is not None and 0 <= self.scale <= _MAX_DIGITS:
+                if value is not None and _is_scale(self.scale):
                     scaled = scaled_integer(str(value), self.scale, what=bound)
                     object.__setattr__(self, bound, _decimal_text(scaled, self.scale))
 
@@ -220,6 +220,8 @@ def _check_column(name: str, dtype: object) -> None:
             f"Schema column {name!r}: {dtype!r} is not a type; "
             "write one such as gillnet.String() or gillnet.Decimal(2)."
         )
+    if not name:
+        raise DefinitionError("Schema column '': a column needs a name; give the field's in the record.")
     if name.startswith("__"):
         raise DefinitionError(
             f"Schema column {name!r}: names that start with '__' are kept for Gillnet; choose another."
@@ -228,15 +230,42 @@ def _check_column(name: str, dtype: object) -> None:
         raise DefinitionError(
             f"Schema column {name!r}: unit {dtype.unit!r} is unknown; use 's', 'ms', 'us' or 'rfc3339'."
         )
-    if isinstance(dtype, Decimal):
-        if not 0 <= dtype.scale <= _MAX_DIGITS:
-            raise DefinitionError(f"Schema column {name!r}: scale {dtype.scale} is outside 0 to {_MAX_DIGITS}.")
-        for bound in (dtype.minimum, dtype.maximum):
-            if bound is not None:
-                scaled_integer(str(bound), dtype.scale, what=f"bound of schema column {name!r}")
-    minimum, maximum = getattr(dtype, "minimum", None), getattr(dtype, "maximum", None)
+    if not isinstance(dtype.nullable, bool):
+        raise DefinitionError(f"Schema column {name!r}: nullable={dtype.nullable!r}; write True or False.")
+    if isinstance(dtype, String) and not (_is_whole(dtype.max_bytes) and dtype.max_bytes > 0):
+        raise DefinitionError(f"Schema column {name!r}: max_bytes={dtype.max_bytes!r} must be a whole number above 0.")
+    if isinstance(dtype, Decimal) and not _is_scale(dtype.scale):
+        raise DefinitionError(
+            f"Schema column {name!r}: scale {dtype.scale!r} is outside 0 to {_MAX_DIGITS}; "
+            "it is the number of digits after the point, such as Decimal(2)."
+        )
+    _check_bounds(name, dtype)
+
+
+def _check_bounds(name: str, dtype: DataType) -> None:
+    bounds = {bound: getattr(dtype, bound, None) for bound in ("minimum", "maximum")}
+    for bound, value in bounds.items():
+        if value is None:
+            continue
+        if isinstance(dtype, Decimal):
+            scaled_integer(str(value), dtype.scale, what=f"Schema column {name!r}: {bound}")
+        elif isinstance(dtype, Integer) and not (_is_whole(value) and -(2**63) <= value < 2**63):
+            raise DefinitionError(f"Schema column {name!r}: {bound}={value!r} is no 64-bit integer; write one.")
+        elif isinstance(dtype, Float) and (not isinstance(value, int | float) or value != value):  # noqa: PLR0124 - NaN
+            raise DefinitionError(
+                f"Schema column {name!r}: {bound}={value!r} is no number; write one, or leave it out."
+            )
+    minimum, maximum = bounds["minimum"], bounds["maximum"]
     if minimum is not None and maximum is not None and PyDecimal(str(minimum)) > PyDecimal(str(maximum)):
         raise DefinitionError(f"Schema column {name!r}: minimum {minimum} is above maximum {maximum}; swap them.")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_scale(value: object) -> bool:
+    return _is_whole(value) and 0 <= value <= _MAX_DIGITS  # type: ignore[operator]
 
 
 def scaled_integer(text: str, scale: int, *, what: str) -> int:
@@ -251,9 +280,12 @@ def scaled_integer(text: str, scale: int, *, what: str) -> int:
         value = PyDecimal(text).scaleb(scale)
         whole = value.to_integral_exact()
     except ArithmeticError as error:
-        raise DefinitionError(f"{what}: {text!r} is not a decimal number.") from error
+        raise DefinitionError(f"{what}: {text!r} is not a decimal number; write one such as '0.01'.") from error
     if whole != value or abs(whole) >= 10**_MAX_DIGITS:
-        raise DefinitionError(f"{what}: {text!r} does not fit decimal({scale}) of {_MAX_DIGITS} digits.")
+        raise DefinitionError(
+            f"{what}: {text!r} does not fit decimal({scale}); give at most {scale} digits after the point and "
+            f"{_MAX_DIGITS} in all, or a larger scale."
+        )
     return int(whole)
 
 

@@ -44,16 +44,19 @@ def duration_us(value: str | timedelta, *, what: str) -> int:
     DefinitionError
         If the text is not a duration; the message shows one that is.
     """
+    written = str(value) if isinstance(value, timedelta) else repr(value)
+    text = value.removeprefix("-") if isinstance(value, str) else ""
     if isinstance(value, timedelta):
         total = value // timedelta(microseconds=1)
-    elif isinstance(value, str) and value and _DURATION.sub("", value) == "":
-        total = sum(int(number) * _UNITS[unit] for number, unit in _DURATION.findall(value))
+    elif isinstance(value, str) and text and _DURATION.sub("", text) == "":
+        total = sum(int(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
+        total = -total if text != value else total
     else:
-        raise DefinitionError(f"{what}: {value!r} is not a duration; write one such as '5m', '1h30m' or '250ms'.")
+        raise DefinitionError(f"{what}: {written} is not a duration; write one such as '5m', '1h30m' or '250ms'.")
     if total < 0:
-        raise DefinitionError(f"{what}: {value!r} is negative; a duration is 0 or more.")
+        raise DefinitionError(f"{what}: {written} is negative; a duration is 0 or more.")
     if total > 366 * 10 * DAY:
-        raise DefinitionError(f"{what}: {value!r} is longer than ten years; give a shorter duration.")
+        raise DefinitionError(f"{what}: {written} is longer than ten years; give a shorter duration.")
     return total
 
 

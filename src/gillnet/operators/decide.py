@@ -38,6 +38,6 @@ class DecideOperator:
         except ValueError as error:
             raise PlanError(f"pipeline {plan.name!r}: the policy cannot be executed: {error}.") from error
 
-    def decide(self, batch: Batch) -> tuple[Batch, list[int]]:
-        """Return the batch with its decisions, and the positions of the rows that are not simply allowed."""
+    def decide(self, batch: Batch) -> tuple[Batch, list[int], dict[str, int]]:
+        """Return the batch with its decisions, the positions of the rows that are not simply allowed, and rows by decision."""
         return self._policy.decide(batch)

@@ -138,19 +138,21 @@ def rejection_reasons() -> list[str]:
 def malformed_records(raw: RawBatch, malformed: Sequence[Malformed]) -> list[OutputRecord]:
     """Make the records for ``<stream>.malformed``: value, key and headers as they came, and why, in further headers.
 
-    The headers are ``gillnet.reason``, ``gillnet.detail``, ``gillnet.stream``, ``gillnet.partition`` and
-    ``gillnet.arrival_time_us``, all text in UTF-8. They stand last, so that they win over those of an earlier round.
+    The headers are ``gillnet.reason``, ``gillnet.detail``, ``gillnet.stream``, ``gillnet.partition``, where the source has
+    offsets ``gillnet.offset``, and ``gillnet.arrival_time_us``, all text in UTF-8. They stand last, so that they win over
+    those of an earlier round.
     """
     return [_malformed_record(raw, record) for record in malformed]
 
 
 def _malformed_record(raw: RawBatch, malformed: Malformed) -> OutputRecord:
-    key, headers = raw.envelope(malformed.index)
+    (key, headers), offset = raw.envelope(malformed.index), raw.offset(malformed.index)
     why = {
         "gillnet.reason": malformed.reason,
         "gillnet.detail": malformed.detail,
         "gillnet.stream": raw.stream,
         "gillnet.partition": str(raw.partitions[malformed.index]),
+        **({} if offset is None else {"gillnet.offset": str(offset)}),
         "gillnet.arrival_time_us": str(raw.arrival_time_us),
     }
     added = [(name, text.encode()) for name, text in why.items()]

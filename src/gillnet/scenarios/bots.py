@@ -153,3 +153,6 @@ def bots_pipeline(evidence: str | Path = EVIDENCE_FILE) -> Pipeline:
     """
     score = load_score(evidence)
     return Pipeline(bot_sessions(score), name="bots", policy=policy(score))
+
+
+pipeline = bots_pipeline()

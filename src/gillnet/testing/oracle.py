@@ -207,8 +207,10 @@ def _of_values(function: str, values: list[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Minus zero is zero."""
-    return value + 0.0 if isinstance(value, float) else value
+    """Minus zero is zero, and there is one NaN."""
+    if not isinstance(value, float):
+        return value
+    return math.nan if math.isnan(value) else value + 0.0
 
 
 def _finite(values: Iterable[Any]) -> bool:

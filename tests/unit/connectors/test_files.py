@@ -99,6 +99,20 @@ def test_a_line_above_the_limit_is_cut_and_told(tmp_path: Path) -> None:
     ]
 
 
+def test_a_batch_of_long_lines_is_bounded_in_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "long.ndjson"
+    line = b"x" * 300_000
+    path.write_bytes(b"".join(line + b"\n" for _ in range(200)))
+    source = FileSource("s", path)
+    sizes = []
+    while batch := source.poll(4_096, 0.0):
+        assert all(value == line for value in batch.values)
+        sizes.append(sum(map(len, batch.values)))
+    source.close()
+    assert sum(sizes) == 200 * len(line)
+    assert max(sizes) <= 33 << 20
+
+
 def test_a_live_pipe_gives_what_has_come(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.ndjson"
     os.mkfifo(pipe)

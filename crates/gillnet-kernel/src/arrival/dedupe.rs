@@ -1,6 +1,6 @@
 //! The ids of a stream's events that a duplicate could still repeat.
 
-use hashbrown::HashTable;
+use hashbrown::hash_table::{Entry, HashTable};
 
 /// Shards, so that one step of expiry walks over a small part only and never stops the stream.
 const SHARDS: usize = 64;
@@ -10,6 +10,16 @@ struct Seen {
     high: u64,
     low: u64,
     bucket: i64,
+}
+
+impl Seen {
+    fn new(id: u128, bucket: i64) -> Self {
+        Self { high: (id >> 64) as u64, low: id as u64, bucket }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.low == other.low && self.high == other.high
+    }
 }
 
 /// A set of id keys that forgets by event time.
@@ -26,16 +36,26 @@ impl SeenIds {
         Self { shards: (0..SHARDS).map(|_| HashTable::new()).collect(), width_us: width_us.max(1_000_000), sweep_at: 0 }
     }
 
+    /// Whether an id is remembered. Asked for a batch of ids before they are inserted, it brings their places into the cache,
+    /// and the waits for memory overlap.
+    #[inline]
+    pub fn contains(&self, id: u128) -> bool {
+        let seen = Seen::new(id, 0);
+        let hash = mix(&seen);
+        self.shards[shard_of(hash)].find(hash, |other| other.is(&seen)).is_some()
+    }
+
     /// Remember an id. False if it was there already.
     pub fn insert(&mut self, id: u128, time: i64) -> bool {
-        let seen = Seen { high: (id >> 64) as u64, low: id as u64, bucket: self.bucket(time) };
+        let seen = Seen::new(id, self.bucket(time));
         let hash = mix(&seen);
-        let shard = &mut self.shards[(hash >> 58) as usize % SHARDS];
-        if shard.find(hash, |other| other.low == seen.low && other.high == seen.high).is_some() {
-            return false;
+        match self.shards[shard_of(hash)].entry(hash, |other| other.is(&seen), mix) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(seen);
+                true
+            }
         }
-        shard.insert_unique(hash, seen, mix);
-        true
     }
 
     /// Forget, in one shard per call, the ids of events before `earliest`.
@@ -67,6 +87,10 @@ impl SeenIds {
     fn bucket(&self, time: i64) -> i64 {
         time.div_euclid(self.width_us)
     }
+}
+
+fn shard_of(hash: u64) -> usize {
+    (hash >> 58) as usize % SHARDS
 }
 
 fn mix(seen: &Seen) -> u64 {

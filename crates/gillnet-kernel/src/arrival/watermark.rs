@@ -37,7 +37,7 @@ impl Watermark {
         let place = match self.partitions.iter().position(|p| p.number == partition) {
             Some(place) => place,
             None => {
-                self.partitions.push(Partition { number: partition, newest: time, heard: now, idle: false });
+                self.partitions.push(Partition { number: partition, newest: NONE, heard: now, idle: false });
                 self.partitions.len() - 1
             }
         };

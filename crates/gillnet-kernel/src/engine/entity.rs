@@ -3,6 +3,7 @@
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, Schema, TimestampMicrosecondType};
 use serde_json::Value as Json;
+use std::hint::black_box;
 use std::sync::Arc;
 
 use super::plan::{arrow_type, FeaturePlan, Limits};
@@ -11,6 +12,11 @@ use crate::expr::Expression;
 use crate::keyed::key::Value;
 use crate::keyed::layout::{Function, LaneType, Layout};
 use crate::keyed::store::{Column, EventBatch, KeyedStore, Lane};
+
+/// Events whose keys are looked up together.
+const GROUP: usize = 64;
+/// In place of a slot where an event's key is null.
+pub const NO_SLOT: u32 = u32::MAX;
 
 /// Which entity an aggregate belongs to: stream, key column, and the root's column that is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,16 +252,18 @@ impl Entity {
         let (mut saturated, mut slots) = (Vec::new(), Vec::with_capacity(batch.num_rows()));
         let mut values: Vec<Value> = vec![Value::Null; columns.len()];
         for i in 0..batch.num_rows() {
-            if let Some(key) = keys.get(i) {
-                let (slot, read, is_saturated) = self.store.arrive(key, &events, i);
-                values.copy_from_slice(read);
-                slots.push(slot);
-                if is_saturated {
-                    saturated.push(i as u32);
-                }
-            } else {
-                values.fill(Value::Null);
-                slots.push(u32::MAX);
+            if i == slots.len() {
+                self.locate(&keys, (batch.num_rows() - i).min(GROUP), &mut slots);
+            }
+            if slots[i] == NO_SLOT {
+                columns.iter_mut().for_each(|column| column.push(Value::Null, |_| ""));
+                continue;
+            }
+            let (read, is_saturated) = self.store.arrive(slots[i], &events, i);
+            // Copied out, since texts are looked up in the store while the columns take them.
+            values.copy_from_slice(read);
+            if is_saturated {
+                saturated.push(i as u32);
             }
             for (column, &value) in columns.iter_mut().zip(&values) {
                 column.push(value, |code| self.store.text(code));
@@ -272,12 +280,24 @@ impl Entity {
         let arrays = self.lane_arrays(batch)?;
         let events = self.prepare(&arrays, batch, times, ids)?;
         let keys = Keys::of(batch, self.id.key.as_deref())?;
+        let mut slots = Vec::with_capacity(batch.num_rows());
         for i in 0..batch.num_rows() {
-            if let Some(key) = keys.get(i) {
-                self.store.insert(key, &events, i);
+            if i == slots.len() {
+                self.locate(&keys, (batch.num_rows() - i).min(GROUP), &mut slots);
+            }
+            if slots[i] != NO_SLOT {
+                self.store.insert(slots[i], &events, i);
             }
         }
         Ok(())
+    }
+
+    /// Find the slots of the next `events` events, and have the state behind them in the cache: see [`KeyedStore::warm`].
+    fn locate(&mut self, keys: &Keys<'_>, events: usize, slots: &mut Vec<u32>) {
+        let first = slots.len();
+        slots.extend((first..first + events).map(|i| keys.get(i).map_or(NO_SLOT, |key| self.store.locate(key))));
+        let known = slots[first..].iter().filter(|&&slot| slot != NO_SLOT);
+        black_box(known.fold(0, |all, &slot| all ^ self.store.warm(slot)));
     }
 
     /// Give memory back, in up to `slots` keys: nothing will read or change the state as of a time before `reach`.

@@ -132,7 +132,7 @@ impl Engine {
             }
         }
         match &mut self.sessions {
-            Some(sessions) => sessions.compile(plan, &self.entities[sessions.entity]),
+            Some(sessions) => sessions.compile(plan, &self.streams[self.root].schema, &self.entities[sessions.entity]),
             None => Ok(()),
         }
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::baseline::Baseline;
 use super::columns::{optional_timestamps, timestamps, Columns};
-use super::entity::{Entity, Readings};
+use super::entity::{Entity, Readings, NO_SLOT};
 use super::plan::{FeaturePlan, Plan, SessionsPlan};
 use super::session_timers::{LookedAt, SessionTimers, Timer};
 use super::SESSION_START;
@@ -85,11 +85,11 @@ impl Sessions {
     ///
     /// # Errors
     /// A baseline over a feature that closed sessions do not have.
-    pub fn compile(&mut self, plan: &Plan, entity: &Entity) -> Result<()> {
+    pub fn compile(&mut self, plan: &Plan, root: &Schema, entity: &Entity) -> Result<()> {
         let timestamp = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         let types = [timestamp.clone(), timestamp.clone(), DataType::UInt64, timestamp];
         let head = HEAD.iter().zip(types).map(|(name, dtype)| Field::new(*name, dtype, *name == "replaced_by"));
-        let mut fields = vec![Field::new(&self.key, DataType::Utf8, false)];
+        let mut fields = vec![root.field_with_name(&self.key)?.clone().with_nullable(false)];
         fields.extend(head);
         for (column, &number) in entity.features.iter().enumerate() {
             if number < plan.features.len() {
@@ -119,7 +119,7 @@ impl Sessions {
         let starts = reading.columns[self.start_column].clone();
         let values = starts.as_primitive::<TimestampMicrosecondType>();
         for (i, &slot) in reading.slots.iter().enumerate() {
-            if slot != u32::MAX {
+            if slot != NO_SLOT {
                 self.timers.arrived(slot, times[i], values.value(i) == times[i], times[i] < watermarks[i]);
             }
         }
@@ -191,7 +191,8 @@ impl Sessions {
         let keys: StringArray = sessions.iter().map(|row| Some(row.key.as_str())).collect();
         let replaced_by: Vec<i64> = sessions.iter().map(|row| row.replaced_by.unwrap_or(watermark::NONE)).collect();
         let mut arrays: Vec<ArrayRef> = vec![
-            Arc::new(keys),
+            // The store has every key as text.
+            cast(&keys, self.schema.field(0).data_type())?,
             timestamps(sessions.iter().map(|row| row.span.start).collect()),
             timestamps(sessions.iter().map(|row| row.span.last).collect()),
             Arc::new(UInt64Array::from_iter_values(sessions.iter().map(|row| u64::from(row.revision)))),

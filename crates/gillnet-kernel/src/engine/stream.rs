@@ -3,6 +3,7 @@
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Schema, TimestampMicrosecondType};
+use std::hint::black_box;
 use std::sync::Arc;
 
 use super::plan::StreamPlan;
@@ -11,6 +12,9 @@ use crate::arrival::id_key::id_keys;
 use crate::arrival::watermark::{self, Watermark};
 use crate::error::{KernelError, Result};
 use crate::keyed::window::FURTHEST_US;
+
+/// Ids that are looked up together before they are judged one by one: see [`SeenIds::contains`].
+const GROUP: usize = 64;
 
 /// What became of a record that was decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +113,10 @@ impl StreamState {
         };
         let mut kept: Vec<u32> = Vec::with_capacity(rows);
         for (i, (&time, &id)) in times.values().iter().zip(&ids).enumerate() {
+            if i % GROUP == 0 {
+                let group = &ids[i..(i + GROUP).min(rows)];
+                black_box(group.iter().fold(false, |any, &id| any ^ self.seen.contains(id)));
+            }
             let partition = partitions.map_or(0, |p| p[i]);
             let outcome = self.judge(time, id, arrival);
             accepted.outcomes.push(outcome);

@@ -90,6 +90,15 @@ impl KeyState {
         events + self.floors.len() * 8
     }
 
+    /// Touch the events that an arrival looks at first: see [`super::store::KeyedStore::warm`].
+    #[inline]
+    pub fn warm(&self) -> u64 {
+        match &self.events {
+            Events::Small(rows) => rows.first().copied().unwrap_or(0) ^ rows.last().copied().unwrap_or(0),
+            Events::Large(large) => large.warm(),
+        }
+    }
+
     /// Insert an event and read every output as of it.
     pub fn arrive(&mut self, layout: &Layout, event: &[u64], scratch: &mut Scratch, out: &mut [Value]) {
         match &mut self.events {
@@ -378,23 +387,23 @@ fn insert_small(rows: &mut Vec<u64>, stride: usize, event: &[u64]) -> usize {
 
 /// How many events lie at or before `time`.
 fn count_until(rows: &[u64], stride: usize, time: i64) -> usize {
-    let mut count = rows.len() / stride;
-    if count > 64 {
-        let (mut low, mut high) = (0, count);
-        while low < high {
-            let middle = (low + high) / 2;
-            if row::time(&rows[middle * stride..]) <= time {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
+    let (mut low, mut high) = (0, rows.len() / stride);
+    // Mostly all of them do, or none does.
+    if high == 0 || row::time(&rows[(high - 1) * stride..]) <= time {
+        return high;
+    }
+    if row::time(rows) > time {
+        return 0;
+    }
+    while low < high {
+        let middle = (low + high) / 2;
+        if row::time(&rows[middle * stride..]) <= time {
+            low = middle + 1;
+        } else {
+            high = middle;
         }
-        return low;
     }
-    while count > 0 && row::time(&rows[(count - 1) * stride..]) > time {
-        count -= 1;
-    }
-    count
+    low
 }
 
 /// Read every output by folding over the key's events. `before` events precede the reading event, `upto` are in its reach.

@@ -30,6 +30,15 @@ impl LargeKey {
         }
     }
 
+    /// Touch the newest event and the oldest one of each window.
+    pub fn warm(&self) -> u64 {
+        let newest = self.log.last().map_or(0, |row| row[0]);
+        self.cursors
+            .iter()
+            .filter(|cursor| cursor.low < cursor.high)
+            .fold(newest, |all, cursor| all ^ self.log.row(cursor.low)[0])
+    }
+
     pub fn arrive(&mut self, layout: &Layout, event: &[u64], floors: &[i64], scratch: &mut Scratch, out: &mut [Value]) {
         let time = row::time(event);
         let at = self.log.lower_bound(row::order_key(event));

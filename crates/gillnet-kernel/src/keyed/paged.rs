@@ -1,7 +1,7 @@
 //! Places that never move, in pages that give their memory back: for keys, and for the strings of events.
 
 /// Places of one page.
-const PLACES: usize = 1 << 12;
+const PLACES: usize = 1 << 10;
 
 /// Values at numbered places. A removed value's place is used again; a page without values holds no memory.
 #[derive(Debug)]

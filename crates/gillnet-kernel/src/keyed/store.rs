@@ -92,7 +92,7 @@ impl KeyedStore {
             values: vec![Value::Null; outputs],
             hasher: DefaultHashBuilder::default(),
             sweep_at: 0,
-            max_events_per_key,
+            max_events_per_key: max_events_per_key.max(1),
             events: 0,
         }
     }
@@ -102,31 +102,38 @@ impl KeyedStore {
         &self.layout
     }
 
-    /// Event `i` of the batch arrives at `key`: it is kept, and every output is read as of it.
-    /// Returns the slot of the key, the values, and whether the reading is saturated.
-    pub fn arrive(&mut self, key: &str, batch: &EventBatch<'_>, i: usize) -> (u32, &[Value], bool) {
-        let slot = self.slot_of(key);
+    /// The slot of `key`, a new one if it has none. Stays valid until the next sweep.
+    pub fn locate(&mut self, key: &str) -> u32 {
+        self.slot_of(key)
+    }
+
+    /// Read the words that an arrival at `slot` begins with, and return something that depends on them.
+    ///
+    /// A key's state lies anywhere in memory, and waiting for it is most of what an arrival costs. Done for a group of keys
+    /// before any of them is worked on, the waits overlap.
+    #[inline]
+    pub fn warm(&self, slot: u32) -> u64 {
+        self.slots[slot].state.warm()
+    }
+
+    /// Event `i` of the batch arrives at the key in `slot`: it is kept, and every output is read as of it.
+    /// Returns the values, and whether the reading is saturated.
+    pub fn arrive(&mut self, slot: u32, batch: &EventBatch<'_>, i: usize) -> (&[Value], bool) {
+        self.make_room(slot);
         self.fill_row(batch, i);
         let Slot { state, .. } = &mut self.slots[slot];
         state.arrive(&self.layout, &self.row, &mut self.scratch, &mut self.values);
         self.events += 1;
         let saturated = state.saturated(&self.layout, batch.times[i] - self.layout.retention_us());
-        if state.exceeds(&self.layout, self.max_events_per_key) {
-            self.trim(slot);
-        }
-        (slot, &self.values, saturated)
+        (&self.values, saturated)
     }
 
-    /// Event `i` of the batch is kept under `key`; nothing is read.
-    pub fn insert(&mut self, key: &str, batch: &EventBatch<'_>, i: usize) {
-        let slot = self.slot_of(key);
+    /// Event `i` of the batch is kept under the key in `slot`; nothing is read.
+    pub fn insert(&mut self, slot: u32, batch: &EventBatch<'_>, i: usize) {
+        self.make_room(slot);
         self.fill_row(batch, i);
-        let Slot { state, .. } = &mut self.slots[slot];
-        state.insert(&self.layout, &self.row);
+        self.slots[slot].state.insert(&self.layout, &self.row);
         self.events += 1;
-        if state.exceeds(&self.layout, self.max_events_per_key) {
-            self.trim(slot);
-        }
     }
 
     /// Read every output of `key` as of `time`. `None` for a key that no event has.
@@ -195,12 +202,20 @@ impl KeyedStore {
         }
     }
 
-    /// Drop the oldest events of a key that is over its limit.
+    /// Let another event fit into a key's limit: before it comes, so that what is read stays until it is written.
+    #[inline]
+    fn make_room(&mut self, slot: u32) {
+        if self.slots[slot].state.exceeds(&self.layout, self.max_events_per_key - 1) {
+            self.trim(slot, self.max_events_per_key - 1);
+        }
+    }
+
+    /// Drop the oldest events of a key beyond `limit`.
     #[cold]
-    fn trim(&mut self, slot: u32) {
+    fn trim(&mut self, slot: u32, limit: usize) {
         let place = &mut self.slots[slot];
         let (lanes, interner, events) = (&self.text_lanes, &mut self.interner, &mut self.events);
-        place.state.trim(&self.layout, self.max_events_per_key, |row| {
+        place.state.trim(&self.layout, limit, |row| {
             *events -= 1;
             release_texts(interner, lanes, row);
         });
@@ -271,9 +286,7 @@ impl KeyedStore {
             self.events -= 1;
             release_texts(&mut self.interner, &self.text_lanes, event);
         }
-        if self.slots[slot].state.exceeds(&self.layout, self.max_events_per_key) {
-            self.trim(slot);
-        }
+        self.trim(slot, self.max_events_per_key);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -68,6 +69,10 @@ class Aggregate:
         >>> clicks.by("user_id").count(over="10m").at("user_id")
         <count over 10m of clicks by user_id, at user_id>
         """
+        if not isinstance(column, str):
+            raise DefinitionError(
+                f"{self!r}: at({column!r}): name a column of the rows' stream, such as .at('user_id')."
+            )
         return replace(self, lookup=column)
 
     def __repr__(self) -> str:
@@ -91,36 +96,67 @@ def bind(
     DefinitionError
         If a column is unknown, a type does not fit, or the window is empty.
     """
+    entity = f"of {stream.name} by {key or 'nothing'}"
+    if not isinstance(aggregation, Aggregation):
+        raise DefinitionError(
+            f"aggregate {entity}: {_shown(aggregation)} is not an aggregation; call one, such as gillnet.count()."
+        )
     function = aggregation.function
-    place = f"{function} of {stream.name} by {key or 'nothing'}"
+    place = f"{function} {entity}"
     columns = {name: (dtype.name, dtype.nullable) for name, dtype in stream.schema.items()}
-    value, value_type = _expression(aggregation.value), ""
-    if value is not None:
+    value, value_type = None, ""
+    if function in INPUT_TYPES:
+        value = _input(place, function, aggregation.value)
         value_type, _ = infer(value, columns, what=place)
         _check_input(place, function, value, value_type)
-    where = None if aggregation.where is None else aggregation.where.node
-    if where is not None:
-        where_type, _ = infer(where, columns, what=f"{place}: where")
-        if where_type != "bool":
-            raise DefinitionError(
-                f"{place}: where={format_expression(where)} is {where_type}, not bool; compare it with something."
-            )
+    where = None if aggregation.where is None else _condition(place, aggregation.where, columns)
     window = window_node(over, delay, latest=function == "seconds_since_last", what=place)
     result, nullable = _result(function, value_type)
     return Aggregate(stream, key, function, window, result, nullable, value, where)
 
 
+def _input(place: str, function: str, value: str | Expr | None) -> Node:
+    if isinstance(value, str):
+        return col(value).node
+    if not isinstance(value, Expr):
+        what = "an aggregate, and no column of the event" if isinstance(value, Aggregate) else "no column or expression"
+        raise DefinitionError(
+            f"{place}: {_shown(value)} is {what}; write one over the stream's columns, such as {function}('amount') or "
+            f"{function}(col('amount') * 2)."
+        )
+    return value.node
+
+
+def _condition(place: str, where: Expr, columns: Mapping[str, tuple[str, bool]]) -> Node:
+    if not isinstance(where, Expr):
+        raise DefinitionError(
+            f"{place}: where={where!r} is not an expression; write one such as where=col('status') == 'declined'."
+        )
+    where_type, _ = infer(where.node, columns, what=f"{place}: where")
+    if where_type != "bool":
+        raise DefinitionError(
+            f"{place}: where={format_expression(where.node)} is {where_type}, not bool; compare it with something."
+        )
+    return where.node
+
+
+def _shown(value: object) -> str:
+    return f"the function {value.__name__}" if callable(value) and hasattr(value, "__name__") else repr(value)
+
+
 def _expression(value: str | Expr | None) -> Node | None:
-    if value is None:
-        return None
-    return (col(value) if isinstance(value, str) else value).node
+    """Return an input for printing; what it is worth is checked when it is bound."""
+    if isinstance(value, str):
+        return col(value).node
+    return value.node if isinstance(value, Expr) else None
 
 
 def _check_input(place: str, function: str, value: Node, value_type: str) -> None:
     allowed = INPUT_TYPES[function]
     if value_type.partition("(")[0] not in allowed:
         raise DefinitionError(
-            f"{place}: {format_expression(value)} is {value_type}; {function} takes {', '.join(allowed)}."
+            f"{place}: {format_expression(value)} is {value_type}; {function} takes {', '.join(allowed)}. "
+            "Choose another column or aggregate, or convert it with .cast(…)."
         )
 
 

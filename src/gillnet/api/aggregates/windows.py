@@ -32,13 +32,18 @@ def tumbling(size: str | timedelta) -> WindowSpec:
 
 def session(gap: str | timedelta, *, max_length: str | timedelta = "24h") -> WindowSpec:
     """Return the key's session: events with gaps of at most ``gap``, cut where it would last ``max_length``."""
-    return WindowSpec("session", _positive(gap, "session()"), _positive(max_length, "session(): max_length"))
+    return session_spec(gap, max_length, what="session()")
+
+
+def session_spec(gap: str | timedelta, max_length: str | timedelta, *, what: str) -> WindowSpec:
+    """Return a session window; ``what`` is the place that messages name."""
+    return WindowSpec("session", _positive(gap, f"{what}: gap"), _positive(max_length, f"{what}: max_length"))
 
 
 def _positive(value: str | timedelta, what: str) -> int:
     size = duration_us(value, what=what)
     if size <= 0:
-        raise DefinitionError(f"{what}: a window of {value!r} holds nothing; give a duration above 0, such as '5m'.")
+        raise DefinitionError(f"{what}: {str(value)!r} holds nothing; give a duration above 0, such as '5m'.")
     return size
 
 

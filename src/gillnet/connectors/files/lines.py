@@ -16,6 +16,8 @@ import structlog
 from gillnet.core.errors import SourceError
 
 BLOCK_BYTES = 1 << 20
+TAKE_BLOCKS = 32
+"""Blocks that are read for one batch at the most, so that thousands of long lines do not fill the memory."""
 
 _log = structlog.get_logger("gillnet.files")
 
@@ -50,11 +52,15 @@ class LineReader:
         return self._ended and not self._lines
 
     def take(self, max_lines: int, timeout_s: float) -> list[bytes]:
-        """Return the next lines, up to ``max_lines``; fewer, or none, when the input makes one wait."""
+        """Return the next lines, up to ``max_lines``; fewer where they are long, or when the input makes one wait."""
+        blocks = 0
         while len(self._lines) < max_lines and not self._ended:
             if self._waits and not self._ready(0.0 if self._lines else timeout_s):
                 break
+            if self._lines and blocks >= TAKE_BLOCKS:
+                break
             self._read_block()
+            blocks += 1
         if len(self._lines) <= max_lines:
             taken = list(self._lines)
             self._lines.clear()

@@ -72,7 +72,7 @@ class FileSource:
 
     Notes
     -----
-    NDJSON gives the bytes of each line as they are; memory is one block of 1 MB and the longest line. CSV and Parquet
+    NDJSON gives the bytes of each line as they are; memory is 32 blocks of 1 MB and the longest line at the most. CSV and Parquet
     are read in row batches and written as JSON by Arrow's vectorised functions: see `gillnet.connectors.files.tables`
     for the cost. A file has no committed position: a run that starts again reads it from the beginning.
     """

@@ -6,6 +6,6 @@ record is acknowledged by all in-sync replicas.
 
 from gillnet.connectors.kafka.sink import KafkaSink
 from gillnet.connectors.kafka.source import KafkaSource, StartPosition
-from gillnet.connectors.kafka.topics import ensure_topics
+from gillnet.connectors.kafka.topics import count_records, ensure_topics
 
-__all__ = ["KafkaSink", "KafkaSource", "StartPosition", "ensure_topics"]
+__all__ = ["KafkaSink", "KafkaSource", "StartPosition", "count_records", "ensure_topics"]

@@ -115,9 +115,14 @@ class BrokerWatch:
             self.fatal = error
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # That one only counts the brokers; the cause came before it.
             self.reason = readable(error, self._settings)
-        elif self._away_since_s is None:
+        else:
+            self.silent(self.reason or readable(error, self._settings))
+
+    def silent(self, reason: str) -> None:
+        """Note that a broker takes what it is sent and answers nothing, which librdkafka tells late or never."""
+        if self._away_since_s is None:
             self._away_since_s = self._clock.monotonic_s()
-            self._log.warning("broker is away, waiting", reason=self.reason or readable(error, self._settings))
+            self._log.warning("broker is away, waiting", reason=reason)
 
     @property
     def away(self) -> bool:

@@ -235,6 +235,7 @@ class KafkaSource:
             partitions=partitions,
             arrival_time_us=now_us,
             envelope=partial(_envelope, messages),
+            offset=lambda index: int(messages[index].offset()),
         )
 
     def _consume(self, max_records: int, timeout_s: float) -> list[Any]:

@@ -1,12 +1,12 @@
-"""Creates topics, and waits until they can be written and read."""
+"""Creates topics, waits until they can be written and read, and counts what they hold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from gillnet.connectors.kafka.client import Settings, check_settings, make_client, readable
 from gillnet.core.errors import ConfigurationError
@@ -75,6 +75,35 @@ def ensure_topics(
             )
         clock.sleep(0.02)
     return created
+
+
+def count_records(
+    topics: Sequence[str], *, bootstrap_servers: str, settings: Settings | None = None, timeout_s: float = 10.0
+) -> dict[str, int]:
+    """Return how many records each topic holds, transaction markers and compacted records included.
+
+    Raises
+    ------
+    ConfigurationError
+        If the broker does not answer in time, or a topic does not exist.
+    """
+    what = f"Kafka topics at {bootstrap_servers}"
+    passed = check_settings(settings, reserved={"bootstrap.servers": "give bootstrap_servers"}, what=what)
+    admin = make_client(AdminClient, {"bootstrap.servers": bootstrap_servers}, settings=passed, what=what)
+    counts = dict.fromkeys(topics, 0)
+    try:
+        known = admin.list_topics(timeout=timeout_s).topics
+        if missing := [name for name in topics if name not in known]:
+            raise ConfigurationError(f"{what}: {missing[0]!r} does not exist.")
+        places = [TopicPartition(name, partition) for name in topics for partition in known[name].partitions]
+        ends: Any = OffsetSpec  # Ships without types.
+        for sign, end in ((-1, ends.earliest()), (1, ends.latest())):
+            asked = admin.list_offsets(dict.fromkeys(places, end), request_timeout=timeout_s)
+            for place, future in asked.items():
+                counts[place.topic] += sign * future.result().offset
+    except KafkaException as error:
+        raise ConfigurationError(f"{what}: they cannot be counted: {readable(error, passed)}.") from None
+    return counts
 
 
 def _was_created(name: str, future: Any, *, what: str, settings: Settings) -> bool:

@@ -7,10 +7,11 @@ Names: ``decisions``, ``alerts``, ``sessions``, and for each stream ``<stream>.m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from gillnet.core.messages import OutputRecord
 from gillnet.core.ports import Sink
-from gillnet.runtimes.embedded.writer import OverlappedSink
+from gillnet.runtimes.embedded.writer import Encoded, OverlappedSink
 
 OpenSink = Callable[[str], Sink | None]
 
@@ -28,11 +29,11 @@ class Outputs:
         self._open = open_sink
         self._sinks: dict[str, OverlappedSink | None] = {}
 
-    def write(self, name: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
-        """Write encoded rows."""
+    def write(self, name: str, rows: int, encode: Callable[[], Encoded]) -> None:
+        """Write rows. A large batch is encoded by the sink's own thread, beside the next batch's features."""
         sink = self._sink(name)
-        if sink is not None and values:
-            sink.write(values, keys)
+        if sink is not None and rows:
+            sink.write(rows, encode)
 
     def write_records(self, name: str, records: Sequence[OutputRecord]) -> None:
         """Write records with headers."""
@@ -51,10 +52,11 @@ class Outputs:
                 sink.flush()
 
     def close(self) -> None:
-        """Flush and close every sink."""
-        for sink in self._sinks.values():
-            if sink is not None:
-                sink.close()
+        """Flush and close every sink, also when one of them fails; then its error is raised."""
+        with ExitStack() as closing:
+            for sink in self._sinks.values():
+                if sink is not None:
+                    closing.callback(sink.close)
 
     def _sink(self, name: str) -> OverlappedSink | None:
         if name not in self._sinks:

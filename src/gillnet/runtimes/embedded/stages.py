@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from gillnet.operators.decide import DECISION, REASONS, SCORE, DecideOperator
 from gillnet.operators.encode import ColumnField, ConstantField, EncodeOperator, GroupField, OutputField, record_keys
 from gillnet.operators.features import ARRIVAL_TIME, FEATURE_STATES, LATE, SESSION_START, WATERMARK, FeatureOperator
 from gillnet.plan.nodes import AggregateNode, PipelinePlan
+from gillnet.runtimes.embedded.writer import Encoded
 from gillnet.serving.reasons import explain
 from gillnet.serving.scorers import Scorer
 
@@ -43,10 +44,11 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A batch of rows with decisions, and the positions of those that are not simply allowed."""
+    """A batch of rows with decisions, the positions of those that are not simply allowed, and rows by decision."""
 
     batch: Batch
     flagged: list[int]
+    counts: dict[str, int]
 
 
 class ScoringStage:
@@ -90,11 +92,10 @@ class ScoringStage:
         self._alerted: OrderedDict[tuple[str | None, Any], None] = OrderedDict()
 
     def score(self, rows: Batch) -> Scored:
-        """Score and decide, and explain the flagged rows."""
+        """Score and decide."""
         if self.scorer is not None:
             rows = _widened(self.scorer.score(rows))
-        batch, flagged = self._decide.decide(rows)
-        return Scored(batch, flagged)
+        return Scored(*self._decide.decide(rows))
 
     def explain(self, scored: Scored) -> Scored:
         """Add the features that raised the score of each flagged row (TreeSHAP, about 50 µs a row)."""
@@ -107,9 +108,9 @@ class ScoringStage:
                 {"code": r.code, "feature": r.feature, "value": r.value, "contribution": round(r.contribution, 4)}
                 for r in found
             ]
-        return Scored(scored.batch.with_column(CONTRIBUTIONS, pa.array(column, _CONTRIBUTION_TYPE)), scored.flagged)
+        return replace(scored, batch=scored.batch.with_column(CONTRIBUTIONS, pa.array(column, _CONTRIBUTION_TYPE)))
 
-    def encode(self, batch: Batch) -> tuple[list[bytes], list[bytes | None]]:
+    def encode(self, batch: Batch) -> Encoded:
         """Return rows as JSON, and their keys."""
         encoder = self._explained if CONTRIBUTIONS in batch.column_names else self._plain
         keys: list[bytes | None] = record_keys(batch, self.key) if self.key else [None] * batch.num_rows

@@ -1,4 +1,4 @@
-"""A sink behind a thread: while one batch is produced, the next is computed.
+"""A sink behind a thread: while one batch is encoded and produced, the next is computed.
 
 Worth it under load only. The kernel works without the GIL, so a large batch's writing overlaps with the next one's
 features; a small batch is written at once, by the caller, since handing it over would cost more latency than it saves.
@@ -12,6 +12,9 @@ from queue import SimpleQueue
 
 from gillnet.core.messages import OutputRecord
 from gillnet.core.ports import Sink
+
+Encoded = tuple[Sequence[bytes], Sequence[bytes | None] | None]
+"""Records for `Sink.write`: values, and their keys."""
 
 HAND_OVER_RECORDS = 512
 """Batches of at least so many records go to the thread."""
@@ -37,13 +40,15 @@ class OverlappedSink:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
 
-    def write(self, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
-        """Take records in order."""
+    def write(self, rows: int, encode: Callable[[], Encoded]) -> None:
+        """Take ``rows`` records in order; ``encode`` makes them, here or on the thread."""
+        # Idle first: a failure is noted before the thread is idle, so none can slip in between.
+        direct = self._idle.is_set() and rows < HAND_OVER_RECORDS
         self._raise_failure()
-        if len(values) < HAND_OVER_RECORDS and self._idle.is_set():
-            self._sink.write(values, keys)
+        if direct:
+            self._sink.write(*encode())
         else:
-            self._hand_over(lambda: self._sink.write(values, keys))
+            self._hand_over(lambda: self._sink.write(*encode()))
 
     def write_records(self, records: Sequence[OutputRecord]) -> None:
         """Take records with headers, after those before them."""
@@ -61,8 +66,10 @@ class OverlappedSink:
             self._tasks.put(None)
             self._thread.join()
             self._thread = None
-        self._sink.close()
-        self._raise_failure()
+        try:
+            self._sink.close()
+        finally:
+            self._raise_failure()  # The first failure is the cause of what `close` may say.
 
     def _hand_over(self, task: Callable[[], None]) -> None:
         if self._thread is None:

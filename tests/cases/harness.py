@@ -1,0 +1,197 @@
+"""Runs cases: the modes in which every case must come to the same outcome, and what each of them cannot do yet.
+
+A runtime is one function from a case to its `Outcome`; another one (batch, Flink, Spark, crash and restore) is one more
+entry in `MODES`, and no case changes for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from tests.cases.outcome import COUNTS, Outcome, final_sessions, side_line
+from tests.cases.script import Script, Step, read_script
+
+from gillnet.api.pipeline import Pipeline
+from gillnet.app import load_pipeline
+from gillnet.connectors.memory import MemorySink
+from gillnet.core.messages import RawBatch
+from gillnet.runtimes.embedded import EmbeddedRuntime, Outputs, RuntimeOptions
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A folder: what a user writes, what arrives, and what must come of it."""
+
+    name: str
+    pipeline: Pipeline
+    script: Script
+
+    @property
+    def golden(self) -> Path:
+        return HERE / self.name / "expected.ndjson"
+
+
+def case_names() -> list[str]:
+    return sorted(path.parent.name for path in HERE.glob("*/pipeline.py"))
+
+
+def load_case(name: str) -> Case:
+    pipeline = load_pipeline(str(HERE / name / "pipeline.py"))
+    return Case(name, pipeline, read_script(HERE / name / "input.ndjson", root=pipeline.plan.root))
+
+
+class ScriptClock:
+    """Processing time as the script says it."""
+
+    def __init__(self, start_us: int) -> None:
+        self.time_us = start_us
+
+    def now_us(self) -> int:
+        return self.time_us
+
+    def monotonic_s(self) -> float:
+        return self.time_us / 1_000_000
+
+    def sleep(self, seconds: float) -> None:
+        self.time_us += int(seconds * 1_000_000)
+
+
+class Player:
+    """Plays a script to the sources of all its streams, in its order, however they are polled."""
+
+    def __init__(self, script: Script, *, root: str, batch_records: int | None) -> None:
+        self.script = script
+        self.clock = ScriptClock(script.steps[0].at_us)
+        self.batch_records = batch_records
+        self.ended: set[str] = set()
+        self.place = 0
+        self._root = root
+
+    @property
+    def over(self) -> bool:
+        return self.place == len(self.script.steps)
+
+    def take(self, stream: str, most: int) -> list[Step]:
+        """Return the next records if they are of this stream: of one arrival, and as many as the mode allows."""
+        taken: list[Step] = []
+        for step in self.script.steps[self.place : self.place + min(most, self.batch_records or most)]:
+            if step.value is None or step.stream != stream or (taken and step.at_us != taken[0].at_us):
+                break
+            taken.append(step)
+        self.place += len(taken)
+        if taken:
+            self.clock.time_us = taken[0].at_us
+        elif not self.over:
+            self._event(stream, self.script.steps[self.place])
+        return taken
+
+    def _event(self, stream: str, step: Step) -> None:
+        # The runtime polls the root last: when time passes there, no other stream had anything in this turn.
+        if step.end == stream or (step.value is None and step.end is None and stream == self._root):
+            self.place += 1
+            self.clock.time_us = step.at_us
+            self.ended |= {step.end} if step.end else set()
+
+
+class ScriptSource:
+    """A source of one stream of a script; it knows its partitions, as a broker's consumer does."""
+
+    def __init__(self, player: Player, stream: str) -> None:
+        self.stream = stream
+        self._player = player
+        heard = {step.partition for step in player.script.steps if step.stream == stream and step.value is not None}
+        self.partitions = player.script.partitions.get(stream, frozenset(heard))
+
+    def poll(self, max_records: int, timeout_s: float) -> RawBatch | None:
+        steps = self._player.take(self.stream, max_records)
+        if not steps:
+            return None
+        return RawBatch(
+            stream=self.stream,
+            values=[step.value or b"" for step in steps],
+            partitions=[step.partition for step in steps],
+            arrival_time_us=steps[0].at_us,
+        )
+
+    def commit(self) -> None:
+        """Do nothing: a script is played once."""
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to release."""
+
+    @property
+    def finished(self) -> bool:
+        return self._player.over or self.stream in self._player.ended
+
+    @property
+    def lag(self) -> int | None:
+        return None
+
+
+def run_embedded(case: Case, *, batch_records: int | None = None) -> Outcome:
+    """Run a case on the embedded runtime, in batches of at most so many records of one arrival."""
+    plan = case.pipeline.plan
+    player = Player(case.script, root=plan.root, batch_records=batch_records)
+    sinks: dict[str, MemorySink] = {}
+    runtime = EmbeddedRuntime(
+        plan,
+        sources={stream.name: ScriptSource(player, stream.name) for stream in plan.streams},
+        outputs=Outputs(lambda name: sinks.setdefault(name, MemorySink())),
+        options=RuntimeOptions(emit="all"),
+        clock=player.clock,
+    )
+    metrics = runtime.run()
+    assert all(counts.balanced for counts in metrics.streams.values())
+    rows, sessions = (
+        [value.decode() for value in sinks[name].values] if name in sinks else [] for name in ("decisions", "sessions")
+    )
+    sides = {
+        name: [_side(name, record.value, dict(record.headers)) for record in sink.records]
+        for name, sink in sinks.items()
+        if "." in name and sink.records
+    }
+    counts = {name: {count: getattr(metrics.stream(name), count) for count in COUNTS} for name in metrics.streams}
+    return Outcome(rows, final_sessions(sessions), sides, counts)
+
+
+def _side(output: str, value: bytes, headers: dict[str, bytes | None]) -> str:
+    reason, partition = headers["gillnet.reason"] or b"", headers["gillnet.partition"] or b""
+    return side_line(output, reason=reason.decode(), partition=int(partition), value=value)
+
+
+MODES: dict[str, Callable[[Case], Outcome]] = {
+    "embedded": run_embedded,
+    "embedded-batches-of-1": partial(run_embedded, batch_records=1),
+    "embedded-batches-of-3": partial(run_embedded, batch_records=3),
+}
+"""Every case runs in each. ``embedded`` takes everything that arrives at one time as one batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a mode does not do: ``notimpl`` (nobody has written it), ``notyet`` (it is wrong so far), ``never``."""
+
+    kind: Literal["notimpl", "notyet", "never"]
+    mode: str
+    case: str
+    reason: str
+
+
+def _limits(kind: Literal["notimpl", "notyet", "never"], case: str, modes: str, reason: str) -> list[Limit]:
+    return [Limit(kind, mode, case, reason) for mode in MODES if mode.startswith(modes)]
+
+
+_BETWEEN_BATCHES = "sessions close between batches, so rows of the same batch do not see them in a baseline"
+
+LIMITS: tuple[Limit, ...] = (
+    Limit("notyet", "embedded", "baselines", _BETWEEN_BATCHES),
+    Limit("notyet", "embedded-batches-of-3", "baselines", _BETWEEN_BATCHES),
+    *_limits("notyet", "lookup_late", "embedded", "late records of a stream that is looked up are not counted as late"),
+)
+"""Held strictly: a case that starts to pass must leave this list."""

@@ -1,0 +1,52 @@
+"""Every case in every mode: rows, sessions, side outputs and counts, to the byte, and held against the oracle.
+
+``python -m tests.cases.regenerate <name>`` writes a golden file anew.
+"""
+
+from __future__ import annotations
+
+import pytest
+from tests.cases.harness import HERE, LIMITS, MODES, case_names, load_case
+from tests.cases.reference import expected
+
+CASES = case_names()
+
+
+def _runs() -> list[object]:
+    limits = {(limit.mode, limit.case): limit for limit in LIMITS}
+    runs = []
+    for name in CASES:
+        for mode in MODES:
+            limit = limits.get((mode, name))
+            why = f"{limit.kind}: {limit.reason}" if limit else ""
+            marks = (
+                [pytest.mark.xfail(strict=True, raises=(AssertionError, NotImplementedError), reason=why)]
+                if limit
+                else []
+            )
+            runs.append(pytest.param(name, mode, id=f"{name}-{mode}", marks=marks))
+    return runs
+
+
+@pytest.mark.parametrize(("name", "mode"), _runs())
+def test_a_case_comes_to_its_golden_outcome(name: str, mode: str) -> None:
+    case = load_case(name)
+    assert MODES[mode](case).lines() == case.golden.read_text("utf-8").splitlines()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_golden_outcome_is_the_oracles(name: str) -> None:
+    case = load_case(name)
+    assert case.golden.read_text("utf-8").splitlines() == expected(case).lines()
+
+
+def test_limits_name_cases_and_modes_that_exist() -> None:
+    assert [limit for limit in LIMITS if limit.case not in CASES or limit.mode not in MODES] == []
+
+
+def test_every_folder_is_a_whole_case() -> None:
+    folders = [path for path in HERE.iterdir() if path.is_dir() and path.name != "__pycache__"]
+    whole = {"pipeline.py", "input.ndjson", "expected.ndjson"}
+    assert {
+        folder.name for folder in folders if {path.name for path in folder.iterdir() if path.is_file()} != whole
+    } == set()

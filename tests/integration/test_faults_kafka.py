@@ -1,0 +1,148 @@
+"""``gillnet run`` on a real broker: killed, stopped, joined by others, and cut off from its broker. Nothing is lost."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gillnet.connectors.kafka import KafkaSink, ensure_topics
+from gillnet.connectors.local_kafka import LocalKafka
+from gillnet.core.messages import OutputRecord
+
+from .faulty import Bench, Load, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture(scope="module")
+def fragile_kafka() -> Iterator[LocalKafka]:
+    """A broker of this module's own, to be paused, killed and restarted."""
+    with LocalKafka() as broker:
+        yield broker
+
+
+def bench_on(kafka: LocalKafka, directory: Path, request: pytest.FixtureRequest) -> Bench:
+    return Bench(kafka, directory, re.sub(r"[^a-zA-Z0-9_.-]", "-", request.node.name))
+
+
+@pytest.fixture
+def bench(kafka: LocalKafka, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    made = bench_on(kafka, tmp_path, request)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def fragile(fragile_kafka: LocalKafka, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    made = bench_on(fragile_kafka, tmp_path, request)
+    yield made
+    made.close()
+
+
+def test_a_run_that_is_killed_again_and_again_loses_nothing(bench: Bench) -> None:
+    """I5: recovery is the last commit, then replay from there."""
+    with Load(bench.kafka, bench.topic) as load:
+        for _ in range(3):
+            before = bench.decided()
+            process = bench.start()
+            wait_until(lambda before=before: bench.decided() > before + 500, "no decisions come")
+            process.send_signal(signal.SIGKILL)
+            assert process.wait(10) == -signal.SIGKILL
+        written = load.end()
+    bench.finish()
+    decided = Counter(bench.ids())
+    assert set(decided) == set(written)
+    # What comes again is at the most what was read since the last commit, once for each kill.
+    assert max(decided.values()) <= 4
+
+
+def test_sigterm_under_load_finishes_flushes_commits_and_leaves_nothing_to_repeat(bench: Bench) -> None:
+    with Load(bench.kafka, bench.topic) as load:
+        process = bench.start()
+        wait_until(lambda: bench.decided() > 1_000, "no decisions come")
+        assert bench.stop(process) == 0, bench.log()
+        committed, decided = bench.committed(), bench.ids()
+        assert committed == len(decided) == len(set(decided)) > 1_000
+        assert bench.events()[-1] == "finished"
+        written = load.end()
+    bench.finish()
+    decided = bench.ids()
+    assert sorted(decided) == sorted(written)  # None lost, none twice.
+
+
+def test_a_member_that_joins_and_one_that_leaves_lose_nothing(bench: Bench) -> None:
+    with Load(bench.kafka, bench.topic) as load:
+        first = bench.start()
+        wait_until(lambda: bench.decided() > 500, "no decisions come")
+        second = bench.start()
+        wait_until(
+            lambda: '"records_per_s"' in bench.log() and not _reads_nothing(bench), "the second member reads nothing"
+        )
+        assert bench.stop(second) == 0, bench.log(1)
+        before = bench.decided()
+        wait_until(lambda: bench.decided() > before + 2_000, "the first member does not go on")
+        assert bench.stop(first) == 0, bench.log(0)
+        written = load.end()
+    bench.finish()
+    assert set(bench.ids()) == set(written)
+
+
+def _reads_nothing(bench: Bench) -> bool:
+    return "read=0 " in bench.log().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("outage", "seconds"),
+    [
+        ("paused", 8),
+        ("restarted", 3),
+        pytest.param("paused", 30, marks=pytest.mark.slow),
+        pytest.param("restarted", 30, marks=pytest.mark.slow),
+    ],
+)
+def test_a_broker_that_goes_away_is_waited_for_and_told_of(fragile: Bench, outage: str, seconds: int) -> None:
+    with Load(fragile.kafka, fragile.topic, rate=1_000) as load:
+        process = fragile.start()
+        wait_until(lambda: fragile.decided() > 500, "no decisions come")
+        if outage == "paused":
+            fragile.kafka.pause()
+            time.sleep(seconds)
+            fragile.kafka.resume()
+        else:
+            fragile.kafka.kill()
+            time.sleep(seconds)
+            fragile.kafka.restart()
+        wait_until(
+            lambda: "broker is back" in fragile.events(), "it does not say that the broker is back", timeout_s=90
+        )
+        after = fragile.decided()
+        wait_until(lambda: fragile.decided() > after + 1_000, "it does not go on", timeout_s=90)
+        assert process.poll() is None
+        assert fragile.stop(process) == 0, fragile.log()
+        written = load.end()
+    events = fragile.events()
+    assert events.index("broker is away, waiting") < events.index("broker is back")
+    fragile.finish()
+    assert set(fragile.ids()) == set(written)
+
+
+def test_a_side_output_whose_first_record_comes_while_the_broker_is_away_waits_too(fragile: Bench) -> None:
+    name = fragile.out("payments.malformed")
+    ensure_topics([name], bootstrap_servers=fragile.servers)
+    fragile.kafka.pause()
+    try:
+        sink = KafkaSink(topic=name, bootstrap_servers=fragile.servers, open_timeout_s=0)
+        sink.write_records([OutputRecord(value=b"{", headers=[("gillnet.reason", b"not_json")])])
+    finally:
+        fragile.kafka.resume()
+    sink.close()
+    assert [value for value, _, _ in fragile.read("payments.malformed")] == [b"{"]
