@@ -193,6 +193,5 @@ LIMITS: tuple[Limit, ...] = (
     Limit("notyet", "embedded", "baselines", _BETWEEN_BATCHES),
     Limit("notyet", "embedded-batches-of-3", "baselines", _BETWEEN_BATCHES),
     *_limits("notyet", "lookup_late", "embedded", "late records of a stream that is looked up are not counted as late"),
-    *_limits("notyet", "sessions_merged", "embedded-batches", "a session that went into another is not taken back"),
 )
 """Held strictly: a case that starts to pass must leave this list."""

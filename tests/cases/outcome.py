@@ -46,10 +46,14 @@ def final_sessions(emitted: Iterable[str]) -> list[str]:
     """Keep the last revision of every session, by start and key.
 
     How many revisions come before it depends on when the watermark moved between two looks, and so on the batches; what
-    the last one says must not.
+    the last one says must not. One that says that another session has its clicks now leaves none.
     """
     last: dict[tuple[str, str], str] = {}
     for text in emitted:
         session = json.loads(text)
-        last[session["session_start"], str(next(iter(session.values())))] = _REVISION.sub("", text, count=1)
+        place = session["session_start"], str(next(iter(session.values())))
+        if "replaced_by" in session:
+            del last[place]
+        else:
+            last[place] = _REVISION.sub("", text, count=1)
     return [last[place] for place in sorted(last)]

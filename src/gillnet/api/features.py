@@ -18,7 +18,7 @@ from gillnet.plan.expressions import columns_of
 from gillnet.plan.nodes import AggregateNode, BaselineNode, ExpressionNode, FeatureNode, SessionsNode, StreamNode
 from gillnet.plan.typing import infer
 
-RESERVED = ("score", "decision", "reasons", "model", "revision", "session_start", "session_end")
+RESERVED = ("score", "decision", "reasons", "model", "revision", "replaced_by", "session_start", "session_end")
 """Names that rows carry anyway."""
 
 DECIDED = ("decision", "reasons")

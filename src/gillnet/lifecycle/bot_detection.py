@@ -33,6 +33,10 @@ class _Activity(msgspec.Struct):
     clicks_per_minute: float = 0.0
 
 
+class _Clicks(msgspec.Struct):
+    clicks: int = 0
+
+
 class FlaggedRow(msgspec.Struct):
     """A record of ``alerts`` or ``decisions``, as far as it is looked at."""
 
@@ -53,7 +57,8 @@ class ClosedSession(msgspec.Struct):
 
     visitor_id: str
     session_start: str
-    features: _Activity
+    features: _Clicks = msgspec.field(default_factory=_Clicks)
+    replaced_by: str | None = None
 
 
 @dataclass(slots=True)
@@ -87,9 +92,12 @@ class SessionTally:
                     self.first.setdefault(cause, {}).setdefault(row.session, row.features.clicks)
 
     def add_sessions(self, values: Iterable[bytes]) -> None:
-        """Take records of ``sessions``; a revision replaces what came before."""
+        """Take records of ``sessions``; a revision replaces what came before, or says that the start is no start any more."""
         for session in map(_SESSION.decode, values):
-            self.clicks[session.visitor_id, session.session_start] = session.features.clicks
+            if session.replaced_by is None:
+                self.clicks[session.visitor_id, session.session_start] = session.features.clicks
+            else:
+                self.clicks.pop((session.visitor_id, session.session_start), None)
 
     def detected(self, causes: Sequence[str]) -> dict[SessionId, int]:
         """Return the sessions that any of the causes flagged, and their clicks then."""

@@ -14,7 +14,15 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from gillnet.plan.nodes import AggregateNode, LatestWindow, SessionWindow, SlidingWindow, TumblingWindow, Window
+from gillnet.plan.nodes import (
+    AggregateNode,
+    LatestWindow,
+    SessionWindow,
+    SlidingWindow,
+    StreamNode,
+    TumblingWindow,
+    Window,
+)
 
 Row = Mapping[str, Any]
 Evaluate = Callable[[Any, Row], Any]
@@ -83,12 +91,72 @@ def _window(window: Window, ordered: Sequence[Event], time: int, own: Event | No
 
 
 def _session(window: SessionWindow, reach: Sequence[Event], end: int) -> list[Event]:
-    session: list[Event] = []
-    for event in reach:
-        gap = session and event.time - session[-1].time > window.gap_us
-        full = session and event.time - session[0].time >= window.max_length_us
-        session = [event] if not session or gap or full else [*session, event]
-    return session if session and end - session[-1].time <= window.gap_us else []
+    found = sessions(reach, window.gap_us, window.max_length_us)
+    return found[-1] if found and end - found[-1][-1].time <= window.gap_us else []
+
+
+def sessions(events: Iterable[Event], gap_us: int, max_length_us: int) -> list[list[Event]]:
+    """Cut a key's events into sessions: after a gap of more than ``gap_us``, or where one would last ``max_length_us``."""
+    found: list[list[Event]] = []
+    for event in sorted(events, key=lambda event: event.order):
+        gap = found and event.time - found[-1][-1].time > gap_us
+        full = found and event.time - found[-1][0].time >= max_length_us
+        if not found or gap or full:
+            found.append([])
+        found[-1].append(event)
+    return found
+
+
+class Gate:
+    """What a stream makes of each record, and its watermark (I3, I8), by going over everything heard so far.
+
+    Parameters
+    ----------
+    stream
+        The stream; its durations count.
+    """
+
+    def __init__(self, stream: StreamNode) -> None:
+        self.stream = stream
+        self.watermark: int | None = None
+        self._heard: dict[int, int] = {}
+        self._times: dict[int, list[int]] = {}
+        self._idle: set[int] = set()
+        self._seen: set[Any] = set()
+
+    def register(self, partition: int, now: int) -> None:
+        """Wait for a partition that was assigned."""
+        if partition not in self._heard:
+            self._heard[partition], self._times[partition] = now, []
+
+    def pass_time(self, now: int) -> None:
+        """Leave out partitions that are silent for too long."""
+        self._idle |= {part for part, heard in self._heard.items() if now - heard > self.stream.idle_after_us}
+        self._advance()
+
+    def take(self, partition: int, id: Any, time: int, now: int) -> str:  # noqa: A002 - the field's word
+        """Return ``accepted``, ``duplicate``, ``too_late``, ``before_earliest`` or ``ahead_of_arrival``."""
+        if time < self.stream.earliest_us:
+            return "before_earliest"
+        if time > now + self.stream.max_ahead_us:
+            return "ahead_of_arrival"
+        if self.watermark is not None and time < self.watermark - self.stream.allowed_lateness_us:
+            return "too_late"
+        if id in self._seen:
+            return "duplicate"
+        self._seen.add(id)
+        self.register(partition, now)
+        self._heard[partition] = now
+        self._times[partition].append(time)
+        self._idle.discard(partition)
+        self._advance()
+        return "accepted"
+
+    def _advance(self) -> None:
+        live = [times for partition, times in self._times.items() if partition not in self._idle]
+        if live and all(live):
+            complete = min(max(times) for times in live) - self.stream.watermark_delay_us
+            self.watermark = complete if self.watermark is None else max(self.watermark, complete)
 
 
 def _of_events(node: AggregateNode, events: Sequence[Event], time: int) -> Any:
@@ -139,8 +207,10 @@ def _of_values(function: str, values: list[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Minus zero is zero."""
-    return value + 0.0 if isinstance(value, float) else value
+    """Minus zero is zero, and there is one NaN."""
+    if not isinstance(value, float):
+        return value
+    return math.nan if math.isnan(value) else value + 0.0
 
 
 def _finite(values: Iterable[Any]) -> bool:

@@ -9,11 +9,11 @@ const SHARDS: usize = 64;
 struct Seen {
     high: u64,
     low: u64,
-    bucket: u32,
+    bucket: i64,
 }
 
 impl Seen {
-    fn new(id: u128, bucket: u32) -> Self {
+    fn new(id: u128, bucket: i64) -> Self {
         Self { high: (id >> 64) as u64, low: id as u64, bucket }
     }
 
@@ -84,9 +84,8 @@ impl SeenIds {
         self.shards.iter().map(HashTable::allocation_size).sum()
     }
 
-    fn bucket(&self, time: i64) -> u32 {
-        // Times are within sane bounds before they come here; the cast saturates for the others.
-        time.div_euclid(self.width_us).clamp(0, i64::from(u32::MAX)) as u32
+    fn bucket(&self, time: i64) -> i64 {
+        time.div_euclid(self.width_us)
     }
 }
 

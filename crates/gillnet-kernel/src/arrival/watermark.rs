@@ -7,6 +7,10 @@ pub struct Watermark {
     idle_after_us: i64,
     partitions: Vec<Partition>,
     current: i64,
+    /// Processing time at which the stream was first waited for, while no partition of it is known.
+    awaited_since: Option<i64>,
+    /// No partition was ever known, for longer than `idle_after_us`.
+    unheard: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +28,7 @@ impl Watermark {
     /// A watermark that trails the newest event of each partition by `delay_us`; a partition that was silent for
     /// `idle_after_us` of processing time does not hold it back.
     pub fn new(delay_us: i64, idle_after_us: i64) -> Self {
-        Self { delay_us, idle_after_us, partitions: Vec::new(), current: NONE }
+        Self { delay_us, idle_after_us, partitions: Vec::new(), current: NONE, awaited_since: None, unheard: false }
     }
 
     /// An event of `partition` at event time `time` was read at processing time `now`.
@@ -33,7 +37,7 @@ impl Watermark {
         let place = match self.partitions.iter().position(|p| p.number == partition) {
             Some(place) => place,
             None => {
-                self.partitions.push(Partition { number: partition, newest: time, heard: now, idle: false });
+                self.partitions.push(Partition { number: partition, newest: NONE, heard: now, idle: false });
                 self.partitions.len() - 1
             }
         };
@@ -56,9 +60,11 @@ impl Watermark {
 
     /// Processing time is `now`: leave out partitions that fell silent.
     pub fn pass_time(&mut self, now: i64) {
+        let since = *self.awaited_since.get_or_insert(now);
+        self.unheard = self.partitions.is_empty() && now.saturating_sub(since) > self.idle_after_us;
         let mut changed = false;
         for entry in &mut self.partitions {
-            if !entry.idle && now - entry.heard > self.idle_after_us {
+            if !entry.idle && now.saturating_sub(entry.heard) > self.idle_after_us {
                 entry.idle = true;
                 changed = true;
             }
@@ -79,9 +85,19 @@ impl Watermark {
         self.current
     }
 
-    /// Whether every partition is idle (or none was seen).
+    /// Whether every partition is idle. A stream without any known partition is waited for just as long as a silent one:
+    /// that it was not heard yet does not say that nothing will come.
     pub fn idle(&self) -> bool {
-        self.partitions.iter().all(|entry| entry.idle)
+        if self.partitions.is_empty() {
+            self.unheard
+        } else {
+            self.partitions.iter().all(|entry| entry.idle)
+        }
+    }
+
+    /// Whether the input has ended.
+    pub fn finished(&self) -> bool {
+        self.current == i64::MAX
     }
 
     /// The partition that holds the watermark back, with its newest event time.
@@ -129,5 +145,22 @@ mod tests {
         assert_eq!(mark.current(), NONE);
         mark.pass_time(101);
         assert_eq!(mark.current(), 995);
+    }
+
+    #[test]
+    fn a_stream_that_was_never_heard_is_idle_only_after_a_while() {
+        let mut mark = Watermark::new(5, 100);
+        assert!(!mark.idle());
+        mark.pass_time(1_000);
+        mark.pass_time(1_100);
+        assert!(!mark.idle());
+        mark.pass_time(1_101);
+        assert!(mark.idle());
+        mark.register(0, 1_102);
+        assert!(!mark.idle(), "a partition was assigned: it is waited for");
+        mark.pass_time(1_203);
+        assert!(mark.idle() && mark.current() == NONE);
+        mark.observe(0, 7, 1_204);
+        assert!(!mark.idle() && mark.current() == 2);
     }
 }

@@ -25,6 +25,13 @@ pub struct EntityId {
     pub key: Option<String>,
 }
 
+impl EntityId {
+    /// The entity's name: `stream.key`, or `stream.*` where the whole stream is one key.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.stream, self.key.as_deref().unwrap_or("*"))
+    }
+}
+
 /// A reader of the entity from the root stream: by the entity's own arrival, or by a lookup with another column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reader {
@@ -39,6 +46,8 @@ pub struct Entity {
     pub store: KeyedStore,
     /// Feature numbers, in the order of the store's outputs.
     pub features: Vec<usize>,
+    /// State of readings before this time may have been forgotten.
+    swept_to: i64,
     types: Vec<DataType>,
     lanes: Vec<Expression>,
     selections: Vec<Selection>,
@@ -101,8 +110,10 @@ impl EntityBuilder {
 
     /// The entity, ready to take events.
     pub fn build(self, limits: &Limits) -> Entity {
-        let layout = Arc::new(self.layout.finish());
+        let selections: Vec<String> = self.selection_sources.iter().map(selection_words).collect();
+        let layout = Arc::new(self.layout.finish(&self.id.name(), &self.lane_sources, &selections));
         Entity {
+            swept_to: i64::MIN,
             id: self.id,
             reader: self.reader,
             store: KeyedStore::new(layout, limits.max_events_per_key),
@@ -121,7 +132,7 @@ impl EntityBuilder {
         let expression = Expression::compile(input, &self.schema)?;
         let lane = match expression.data_type() {
             DataType::Int64 | DataType::Boolean | DataType::Timestamp(..) => LaneType::Integer,
-            DataType::Decimal128(_, scale) => LaneType::Decimal(*scale as u32),
+            DataType::Decimal128(_, scale @ 0..=38) => LaneType::Decimal(*scale as u32),
             DataType::Float64 => LaneType::Float,
             DataType::Utf8 => LaneType::Text,
             other => return Err(KernelError::Plan(format!("an input of type {other} cannot be aggregated"))),
@@ -147,6 +158,12 @@ impl EntityBuilder {
         self.selections.push(Selection { condition, lane, not_nan });
         Ok(bit)
     }
+}
+
+/// A selection as words of the plan, for the layout's fingerprint.
+fn selection_words((condition, lane, not_nan): &(Option<String>, Option<usize>, bool)) -> String {
+    let lane = lane.map_or("none".into(), |lane| lane.to_string());
+    format!("of lane {lane}{} where {}", if *not_nan { " but NaN" } else { "" }, condition.as_deref().unwrap_or("true"))
 }
 
 /// The key of each event of a batch.
@@ -283,7 +300,15 @@ impl Entity {
         black_box(known.fold(0, |all, &slot| all ^ self.store.warm(slot)));
     }
 
-    /// Read every feature as of the times of the root's rows, with the keys of column `at`.
+    /// Give memory back, in up to `slots` keys: nothing will read or change the state as of a time before `reach`.
+    pub fn sweep(&mut self, slots: usize, reach: i64) {
+        self.swept_to = self.swept_to.max(reach);
+        let horizon = reach.saturating_sub(self.store.layout().retention_us());
+        self.store.sweep(slots, horizon);
+    }
+
+    /// Read every feature as of the times of the root's rows, with the keys of column `at`. A row from before what was swept
+    /// (its stream was idle for long) is saturated: it may miss events.
     ///
     /// # Errors
     /// A batch without that column.
@@ -294,17 +319,22 @@ impl Entity {
         let mut saturated = Vec::new();
         let mut values: Vec<Value> = vec![Value::Null; columns.len()];
         for (i, &time) in times.iter().enumerate() {
+            let mut incomplete = time < self.swept_to;
             match keys.get(i) {
-                None => values.fill(Value::Null),
+                None => {
+                    values.fill(Value::Null);
+                    incomplete = false;
+                }
                 Some(key) => match self.store.read(key, time) {
-                    Some((read, is_saturated)) => {
+                    Some((read, saturated)) => {
                         values.copy_from_slice(read);
-                        if is_saturated {
-                            saturated.push(i as u32);
-                        }
+                        incomplete |= saturated;
                     }
                     None => values.copy_from_slice(self.store.read_empty(time)),
                 },
+            }
+            if incomplete {
+                saturated.push(i as u32);
             }
             for (column, &value) in columns.iter_mut().zip(&values) {
                 column.push(value, |code| self.store.text(code));
@@ -345,10 +375,7 @@ fn lane_of(array: &ArrayRef) -> Lane<'_> {
             array.as_primitive::<TimestampMicrosecondType>().values().iter().map(|&x| x as u64).collect()
         }
         DataType::Boolean => array.as_boolean().values().iter().map(u64::from).collect(),
-        // Minus zero is zero, so that equal values have equal words.
-        DataType::Float64 => {
-            array.as_primitive::<Float64Type>().values().iter().map(|&x| (x + 0.0).to_bits()).collect()
-        }
+        DataType::Float64 => array.as_primitive::<Float64Type>().values().iter().map(|&x| float_word(x)).collect(),
         // A column has at most 18 digits; a wider product of an expression saturates.
         DataType::Decimal128(..) => array
             .as_primitive::<Decimal128Type>()
@@ -359,4 +386,13 @@ fn lane_of(array: &ArrayRef) -> Lane<'_> {
         other => unreachable!("lanes of type {other} are refused when the plan is compiled"),
     };
     Lane::Words(words)
+}
+
+/// Equal values have equal words: minus zero is zero, and there is one NaN.
+fn float_word(x: f64) -> u64 {
+    if x.is_nan() {
+        f64::NAN.to_bits()
+    } else {
+        (x + 0.0).to_bits()
+    }
 }

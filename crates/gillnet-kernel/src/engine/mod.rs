@@ -13,29 +13,25 @@ mod baseline;
 mod columns;
 mod entity;
 pub mod plan;
+mod session_timers;
 mod sessions;
 mod stream;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringArray};
-use arrow::array::{StringBuilder, UInt64Array};
-use arrow::datatypes::{DataType, Field, Float64Type, Schema, TimeUnit, TimestampMicrosecondType};
-use serde_json::json;
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringBuilder};
+use arrow::datatypes::{DataType, Field, Schema};
 use std::sync::Arc;
 
 use self::baseline::Baseline;
 use self::columns::{optional_timestamps, timestamps, Columns};
-use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings, NO_SLOT};
+use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings};
 use self::plan::{FeaturePlan, Plan};
-use self::sessions::{Closed, SessionTimers};
+use self::sessions::{session_features, Sessions};
 pub use self::stream::Outcome;
 use self::stream::{Accepted, StreamState};
 use crate::arrival::watermark;
 use crate::error::{KernelError, Result};
 use crate::expr::Expression;
-use crate::keyed::key::Value;
-use crate::keyed::layout::Function;
-use crate::keyed::store::{Column, KeyedStore};
-use crate::keyed::window::Window;
+use crate::keyed::store::KeyedStore;
 
 /// Columns that the engine adds to a row, beside its features.
 pub const ARRIVAL_TIME: &str = "__arrival_time";
@@ -59,8 +55,6 @@ pub struct Engine {
     entities: Vec<Entity>,
     features: Vec<Feature>,
     sessions: Option<Sessions>,
-    /// Up to where sessions and baselines were forgotten.
-    forgotten: i64,
 }
 
 enum Feature {
@@ -78,21 +72,6 @@ enum Feature {
         name: String,
         baseline: usize,
     },
-}
-
-struct Sessions {
-    entity: usize,
-    window: usize,
-    key: String,
-    timers: SessionTimers,
-    gap_us: i64,
-    /// The entity's output that holds the session's start and its number of events.
-    start_column: usize,
-    count_column: usize,
-    /// Row expressions that need nothing but the session's own outputs.
-    expressions: Vec<(String, Expression)>,
-    baselines: Vec<(String, Baseline)>,
-    schema: Arc<Schema>,
 }
 
 /// Counters and sizes of an engine.
@@ -113,11 +92,12 @@ impl Engine {
     /// # Errors
     /// [`KernelError::Plan`] where the plan cannot be executed.
     pub fn new(plan: &Plan) -> Result<Self> {
+        plan.check()?;
         let streams = plan.streams.iter().map(StreamState::new).collect::<Result<Vec<_>>>()?;
         let root = streams.iter().position(|s| s.name == plan.root);
         let root = root.ok_or_else(|| KernelError::Plan(format!("no stream '{}'", plan.root)))?;
         let (entities, sessions) = build_entities(plan, &streams, root)?;
-        let mut engine = Self { root, streams, entities, features: Vec::new(), sessions, forgotten: i64::MIN };
+        let mut engine = Self { root, streams, entities, features: Vec::new(), sessions };
         engine.compile_features(plan)?;
         Ok(engine)
     }
@@ -145,13 +125,16 @@ impl Engine {
                     })?;
                     let built =
                         Baseline::new(baseline.quantile, baseline.over_us, baseline.step_us, baseline.min_count);
-                    sessions.baselines.push((baseline.of.clone(), built));
                     fields.push(Field::new(&name, DataType::Float64, true));
-                    self.features.push(Feature::Baseline { name, baseline: sessions.baselines.len() - 1 });
+                    let number = sessions.add_baseline(&baseline.of, built);
+                    self.features.push(Feature::Baseline { name, baseline: number });
                 }
             }
         }
-        self.compile_sessions(plan)
+        match &mut self.sessions {
+            Some(sessions) => sessions.compile(plan, &self.streams[self.root].schema, &self.entities[sessions.entity]),
+            None => Ok(()),
+        }
     }
 
     fn place_of(&self, number: usize) -> Result<(usize, usize)> {
@@ -160,41 +143,6 @@ impl Engine {
             .enumerate()
             .find_map(|(e, entity)| Some((e, entity.features.iter().position(|f| *f == number)?)))
             .ok_or_else(|| KernelError::Plan(format!("feature number {number} belongs to no entity")))
-    }
-
-    /// Which features a closed session can have: its entity's, and expressions over nothing else.
-    fn compile_sessions(&mut self, plan: &Plan) -> Result<()> {
-        let Some(sessions) = &mut self.sessions else { return Ok(()) };
-        let entity = &self.entities[sessions.entity];
-        let timestamp = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-        let key_type = self.streams[self.root].schema.field_with_name(&sessions.key)?.data_type().clone();
-        let mut fields = vec![
-            Field::new(&sessions.key, key_type, false),
-            Field::new("session_start", timestamp.clone(), false),
-            Field::new("session_end", timestamp, false),
-            Field::new("revision", DataType::UInt64, false),
-        ];
-        for (column, &number) in entity.features.iter().enumerate() {
-            if number < plan.features.len() {
-                let data_type = entity.columns(0)?.swap_remove(column).finish().data_type().clone();
-                fields.push(Field::new(plan.features[number].name(), data_type, true));
-            }
-        }
-        for feature in &plan.features {
-            if let FeaturePlan::Expression { name, expression } = feature {
-                if let Ok(compiled) = Expression::compile(expression, &Schema::new(fields.clone())) {
-                    fields.push(Field::new(name, compiled.data_type().clone(), true));
-                    sessions.expressions.push((name.clone(), compiled));
-                }
-            }
-        }
-        sessions.schema = Arc::new(Schema::new(fields));
-        for (of, _) in &sessions.baselines {
-            if sessions.schema.field_with_name(of).is_err() {
-                return Err(KernelError::Plan(format!("a baseline is over '{of}', which closed sessions do not have")));
-            }
-        }
-        Ok(())
     }
 
     /// A partition was assigned to the run: it holds the stream's watermark until it is heard or idle.
@@ -236,12 +184,10 @@ impl Engine {
 
     fn rows(&mut self, accepted: &Accepted, arrival: i64) -> Result<RecordBatch> {
         let Accepted { batch, times, ids, watermarks, late, .. } = accepted;
-        let root = &self.streams[self.root].name;
         let mut readings = Vec::with_capacity(self.entities.len());
         for entity in &mut self.entities {
             readings.push(match &entity.reader {
-                Reader::Own if entity.id.stream == *root => entity.arrive(batch, times, ids)?,
-                Reader::Own => Readings { columns: Vec::new(), saturated: Vec::new(), slots: Vec::new() },
+                Reader::Own => entity.arrive(batch, times, ids)?,
                 Reader::Lookup(at) => {
                     let at = at.clone();
                     entity.look_up(batch, times, &at)?
@@ -249,7 +195,7 @@ impl Engine {
             });
         }
         let states = self.feature_states(&readings, times);
-        let starts = self.note_sessions(&readings, times, watermarks);
+        let starts = self.sessions.as_mut().map(|s| s.arrived(&readings[s.entity], times, watermarks));
         let mut columns = Columns::of(batch);
         for feature in &self.features {
             match feature {
@@ -259,9 +205,7 @@ impl Engine {
                 Feature::Expression { name, expression } => columns.evaluate(name, expression)?,
                 Feature::Baseline { name, baseline } => {
                     let sessions = self.sessions.as_mut().expect("a baseline was compiled with its sessions");
-                    let (_, baseline) = &mut sessions.baselines[*baseline];
-                    let values: Float64Array = times.iter().map(|&time| baseline.read(time)).collect();
-                    columns.push(name, Arc::new(values));
+                    columns.push(name, sessions.read_baseline(*baseline, times));
                 }
             }
         }
@@ -306,7 +250,8 @@ impl Engine {
     }
 
     /// Up to which event time an entity's events are known to have arrived: of interest for lookups only, since a row's
-    /// own stream is read as of its arrival by definition.
+    /// own stream is read as of its arrival by definition. An idle stream is taken to have said all; one that was never heard
+    /// has not said anything, however long that lasts.
     fn known_until(&self, entity: &Entity) -> i64 {
         if entity.reader == Reader::Own {
             return i64::MAX;
@@ -316,21 +261,6 @@ impl Engine {
             return i64::MAX;
         }
         other.watermark.current().saturating_add(other.watermark_delay_us)
-    }
-
-    fn note_sessions(&mut self, readings: &[Readings], times: &[i64], watermarks: &[i64]) -> Option<ArrayRef> {
-        let sessions = self.sessions.as_mut()?;
-        let reading = &readings[sessions.entity];
-        let starts = reading.columns[sessions.start_column].clone();
-        let values = starts.as_primitive::<TimestampMicrosecondType>();
-        for (i, &slot) in reading.slots.iter().enumerate() {
-            if slot != NO_SLOT {
-                let begins = values.value(i) == times[i];
-                // A session that has closed can be reached by late events only: within the gap of its end, too.
-                sessions.timers.arrived(slot, times[i], begins, times[i] < watermarks[i]);
-            }
-        }
-        Some(starts)
     }
 
     /// Processing time passes without records: partitions may fall idle.
@@ -354,58 +284,52 @@ impl Engine {
     /// An expression that fails.
     pub fn closed_sessions(&mut self, most: usize) -> Result<Option<RecordBatch>> {
         let Some(sessions) = &mut self.sessions else { return Ok(None) };
-        let mark = self.streams[self.root].watermark.current();
+        let root = &self.streams[self.root];
+        let (mark, earliest) = (root.watermark.current(), root.earliest_accepted());
         let entity = &mut self.entities[sessions.entity];
-        let mut closed: Vec<(Closed, String)> = Vec::new();
-        let mut columns: Vec<Column> = entity.columns(16)?;
-        while closed.len() < most {
-            let Some((slot, anchor)) = sessions.timers.pop_due(mark) else { break };
-            let Some((span, key, values)) = entity.store.session(slot, sessions.window, anchor) else { continue };
-            let (key, values) = (key.to_owned(), values.to_vec());
-            let Value::Integer(events) = values[sessions.count_column] else { continue };
-            if let Some(session) = sessions.timers.fired(slot, span, events as u64, mark) {
-                for (column, &value) in columns.iter_mut().zip(&values) {
-                    column.push(value, |code| entity.store.text(code));
-                }
-                closed.push((session, key));
-            }
-        }
-        if closed.is_empty() {
-            return Ok(None);
-        }
-        let batch = session_rows(sessions, entity, &closed, columns)?;
-        feed_baselines(sessions, &batch, &closed)?;
-        Ok(Some(batch))
+        let rows = sessions.close(entity, mark, most)?;
+        sessions.sweep(entity, 0, mark, earliest);
+        Ok(rows)
     }
 
     /// Give memory back: a part of the keys and ids each time, so that no call takes long.
     fn expire(&mut self, records: usize) {
-        let earliest: Vec<i64> = self.streams.iter().map(StreamState::earliest_accepted).collect();
-        for (stream, &earliest) in self.streams.iter_mut().zip(&earliest) {
+        for stream in &mut self.streams {
+            let earliest = stream.earliest_accepted();
             if earliest != i64::MIN {
                 stream.seen.sweep(earliest);
             }
         }
-        for entity in &mut self.entities {
-            let own = self.streams.iter().position(|s| s.name == entity.id.stream).expect("checked when compiled");
-            let mut reach = earliest[own];
-            if matches!(entity.reader, Reader::Lookup(_)) && !self.streams[self.root].watermark.idle() {
-                reach = reach.min(earliest[self.root]);
-            }
-            if reach != i64::MIN {
-                let horizon = reach.saturating_sub(entity.store.layout().retention_us());
-                entity.store.sweep(records.max(64), horizon, reach);
-            }
-        }
-        if let Some(sessions) = &mut self.sessions {
-            let reach = earliest[self.root];
-            // These walk over all that they hold, so they run once a minute of event time.
-            if reach > self.forgotten.saturating_add(60_000_000) {
-                self.forgotten = reach;
-                sessions.timers.forget_before(reach);
-                sessions.baselines.iter_mut().for_each(|(_, baseline)| baseline.forget_before(reach));
+        for number in 0..self.entities.len() {
+            let reach = self.reach(&self.entities[number]);
+            let entity = &mut self.entities[number];
+            match &mut self.sessions {
+                Some(sessions) if sessions.entity == number => {
+                    sessions.sweep(entity, records, self.streams[self.root].watermark.current(), reach);
+                }
+                _ if reach != i64::MIN => entity.sweep(records.max(64), reach),
+                _ => {}
             }
         }
+    }
+
+    /// Before which event time nothing will read or change an entity's state any more; `i64::MIN` while that is unknown.
+    ///
+    /// A looked-up entity is changed by its own stream and read by the root's rows, so both must have passed; a stream that was
+    /// never heard has passed nothing. While the root is idle its watermark stands still, and waiting for it would keep what
+    /// the other stream brings without bound: then the root is taken to be where the other stream is, with its own allowed
+    /// lateness. Should it wake further back, its rows say that they may miss events (`saturated`).
+    fn reach(&self, entity: &Entity) -> i64 {
+        let own = self.streams.iter().find(|s| s.name == entity.id.stream).expect("checked when compiled");
+        if entity.reader == Reader::Own {
+            return own.earliest_accepted();
+        }
+        let root = &self.streams[self.root];
+        let mut read = root.earliest_accepted();
+        if root.watermark.idle() && !own.watermark.finished() {
+            read = read.max(own.watermark.current().saturating_sub(root.allowed_lateness_us));
+        }
+        own.earliest_accepted().min(read)
     }
 
     /// The watermark of a stream in µs, or none; and the partition that holds it back.
@@ -432,18 +356,17 @@ impl Engine {
             stats.ids += stream.seen.len();
             stats.id_bytes += stream.seen.heap_bytes();
         }
-        stats.timers = self.sessions.as_ref().map_or(0, |sessions| sessions.timers.held());
+        stats.timers = self.sessions.as_ref().map_or(0, |sessions| sessions.held());
         stats
     }
 
     /// Sizes per entity: (name, keys, events, bytes).
     pub fn entity_stats(&self) -> Vec<(String, usize, usize, usize)> {
-        let name = |e: &Entity| format!("{}.{}", e.id.stream, e.id.key.as_deref().unwrap_or("*"));
         self.entities
             .iter()
             .map(|e| {
                 let stats = e.store.stats();
-                (name(e), stats.keys, stats.events, stats.bytes)
+                (e.id.name(), stats.keys, stats.events, stats.bytes)
             })
             .collect()
     }
@@ -478,8 +401,15 @@ impl Engine {
 fn build_entities(plan: &Plan, streams: &[StreamState], root: usize) -> Result<(Vec<Entity>, Option<Sessions>)> {
     let mut builders: Vec<EntityBuilder> = Vec::new();
     for (number, feature) in plan.features.iter().enumerate() {
-        let FeaturePlan::Aggregate { stream, key, at, .. } = feature else { continue };
-        entity_for(&mut builders, streams, stream, key.as_deref(), at.as_deref())?.add(number, feature)?;
+        let FeaturePlan::Aggregate { stream, key, at, name, .. } = feature else { continue };
+        // The whole of another stream is looked up too, if by no column.
+        let at = if *stream == plan.root { at.as_deref() } else { at.as_deref().or(key.is_none().then_some("")) };
+        if *stream != plan.root && at.is_none() {
+            return Err(KernelError::Plan(format!(
+                "feature '{name}' of stream '{stream}' says no column to look it up at"
+            )));
+        }
+        entity_for(&mut builders, streams, stream, key.as_deref(), at)?.add(number, feature)?;
     }
     let hidden = plan.features.len();
     if let Some(sessions) = &plan.sessions {
@@ -493,42 +423,9 @@ fn build_entities(plan: &Plan, streams: &[StreamState], root: usize) -> Result<(
     let sessions = plan.sessions.as_ref().map(|sessions| {
         let is_home = |e: &&Entity| e.reader == Reader::Own && e.features.contains(&hidden);
         let entity = entities.iter().position(|e| is_home(&e)).expect("added above");
-        let column = |number: usize| entities[entity].features.iter().position(|f| *f == number).expect("added above");
-        let layout = entities[entity].store.layout();
-        Sessions {
-            entity,
-            window: layout.outputs[column(hidden)].window,
-            key: sessions.key.clone(),
-            timers: SessionTimers::new(sessions.gap_us),
-            gap_us: sessions.gap_us,
-            start_column: column(hidden),
-            count_column: column(hidden + 1),
-            expressions: Vec::new(),
-            baselines: Vec::new(),
-            schema: Arc::new(Schema::empty()),
-        }
+        Sessions::new(sessions, &entities, entity, hidden)
     });
     Ok((entities, sessions))
-}
-
-/// The session's start and its number of events, which timers need.
-fn session_features(stream: &str, event_time: &str, sessions: &plan::SessionsPlan) -> [FeaturePlan; 2] {
-    let window = Window::Session { gap_us: sessions.gap_us, max_length_us: sessions.max_length_us, delay_us: 0 };
-    let feature = |name: &str, value_type: &str, function, input| FeaturePlan::Aggregate {
-        name: name.into(),
-        value_type: value_type.into(),
-        stream: stream.into(),
-        key: Some(sessions.key.clone()),
-        at: None,
-        function,
-        input,
-        condition: None,
-        window,
-    };
-    [
-        feature(SESSION_START, "timestamp", Function::First, Some(json!({ "column": event_time }))),
-        feature("__session_count", "int64", Function::Count, None),
-    ]
 }
 
 fn entity_for<'a>(
@@ -550,44 +447,4 @@ fn entity_for<'a>(
         }
     };
     Ok(&mut builders[place])
-}
-
-fn session_rows(
-    sessions: &Sessions,
-    entity: &Entity,
-    closed: &[(Closed, String)],
-    columns: Vec<Column>,
-) -> Result<RecordBatch> {
-    let keys: StringArray = closed.iter().map(|(_, key)| Some(key.as_str())).collect();
-    let mut arrays: Vec<ArrayRef> = vec![
-        // The store has every key as text.
-        arrow::compute::cast(&keys, sessions.schema.field(0).data_type())?,
-        timestamps(closed.iter().map(|(session, _)| session.span.start).collect()),
-        timestamps(closed.iter().map(|(session, _)| session.span.last).collect()),
-        Arc::new(UInt64Array::from_iter_values(closed.iter().map(|(session, _)| u64::from(session.revision)))),
-    ];
-    let visible = |place: &usize| sessions.start_column != *place && sessions.count_column != *place;
-    debug_assert_eq!(columns.len(), entity.features.len());
-    arrays.extend(columns.into_iter().enumerate().filter(|(i, _)| visible(i)).map(|(_, column)| column.finish()));
-    let fields = sessions.schema.fields().iter().take(arrays.len()).cloned().collect::<Vec<_>>();
-    let mut columns = Columns { fields, arrays };
-    for (name, expression) in &sessions.expressions {
-        columns.evaluate(name, expression)?;
-    }
-    columns.finish()
-}
-
-fn feed_baselines(sessions: &mut Sessions, batch: &RecordBatch, closed: &[(Closed, String)]) -> Result<()> {
-    for (of, baseline) in &mut sessions.baselines {
-        let column = batch.column_by_name(of).expect("checked when compiled");
-        let values = arrow::compute::cast(column, &DataType::Float64)?;
-        let values = values.as_primitive::<Float64Type>();
-        for (i, (session, _)) in closed.iter().enumerate() {
-            // A revision counts the session again only if it is the first: the baseline is of sessions, not of emissions.
-            if values.is_valid(i) && session.revision == 0 {
-                baseline.add(session.span.last.saturating_add(sessions.gap_us), values.value(i));
-            }
-        }
-    }
-    Ok(())
 }

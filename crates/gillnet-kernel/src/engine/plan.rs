@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use crate::error::{KernelError, Result};
 use crate::keyed::layout::Function;
-use crate::keyed::window::Window;
+use crate::keyed::window::{Window, FURTHEST_US};
 
 /// The plan's version that this kernel reads.
 pub const VERSION: u32 = 1;
@@ -126,6 +126,60 @@ impl Plan {
         }
         Ok(plan)
     }
+}
+
+impl Plan {
+    /// Refuse durations and limits that the kernel cannot compute with.
+    ///
+    /// # Errors
+    /// [`KernelError::Plan`], naming the place.
+    pub fn check(&self) -> Result<()> {
+        for stream in &self.streams {
+            let place = |what: &str| format!("stream '{}': {what}", stream.name);
+            at_least(0, stream.watermark_delay_us, || place("watermark delay"))?;
+            at_least(0, stream.allowed_lateness_us, || place("allowed lateness"))?;
+            at_least(0, stream.idle_after_us, || place("idle after"))?;
+            at_least(0, stream.max_ahead_us, || place("max ahead"))?;
+        }
+        for feature in &self.features {
+            let place = |what: &str| format!("feature '{}': {what}", feature.name());
+            match feature {
+                FeaturePlan::Aggregate { window, .. } => check_window(window, place)?,
+                FeaturePlan::Expression { .. } => {}
+                FeaturePlan::Baseline(baseline) => {
+                    at_least(1, baseline.over_us, || place("over"))?;
+                    at_least(1, baseline.step_us, || place("step"))?;
+                }
+            }
+        }
+        if let Some(sessions) = &self.sessions {
+            at_least(1, sessions.gap_us, || "sessions: gap".into())?;
+            at_least(1, sessions.max_length_us, || "sessions: max length".into())?;
+        }
+        at_least(1, self.limits.max_events_per_key.try_into().unwrap_or(i64::MAX).min(FURTHEST_US), || {
+            "limits: max events per key".into()
+        })
+    }
+}
+
+fn check_window(window: &Window, place: impl Fn(&str) -> String) -> Result<()> {
+    at_least(0, window.delay_us(), || place("delay"))?;
+    match *window {
+        Window::Sliding { size_us, .. } | Window::Tumbling { size_us, .. } | Window::Latest { size_us, .. } => {
+            at_least(1, size_us, || place("window"))
+        }
+        Window::Session { gap_us, max_length_us, .. } => {
+            at_least(1, gap_us, || place("gap"))?;
+            at_least(1, max_length_us, || place("max length"))
+        }
+    }
+}
+
+fn at_least(least: i64, value: i64, place: impl Fn() -> String) -> Result<()> {
+    if (least..=FURTHEST_US).contains(&value) {
+        return Ok(());
+    }
+    Err(KernelError::Plan(format!("{} of {value} is not within {least} and {FURTHEST_US}", place())))
 }
 
 impl StreamPlan {

@@ -11,6 +11,7 @@ use crate::arrival::dedupe::SeenIds;
 use crate::arrival::id_key::id_keys;
 use crate::arrival::watermark::{self, Watermark};
 use crate::error::{KernelError, Result};
+use crate::keyed::window::FURTHEST_US;
 
 /// Ids that are looked up together before they are judged one by one: see [`SeenIds::contains`].
 const GROUP: usize = 64;
@@ -37,7 +38,7 @@ pub struct StreamState {
     pub watermark_delay_us: i64,
     pub seen: SeenIds,
     id: String,
-    allowed_lateness_us: i64,
+    pub allowed_lateness_us: i64,
     earliest_us: i64,
     max_ahead_us: i64,
 }
@@ -75,7 +76,7 @@ impl StreamState {
             seen: SeenIds::new(plan.allowed_lateness_us / 16),
             id: plan.id.clone(),
             allowed_lateness_us: plan.allowed_lateness_us,
-            earliest_us: plan.earliest_us,
+            earliest_us: plan.earliest_us.max(-FURTHEST_US),
             max_ahead_us: plan.max_ahead_us,
         })
     }
@@ -137,7 +138,7 @@ impl StreamState {
     fn judge(&mut self, time: i64, id: u128, arrival: i64) -> Outcome {
         if time < self.earliest_us {
             Outcome::BeforeEarliest
-        } else if time > arrival.saturating_add(self.max_ahead_us) {
+        } else if time > arrival.saturating_add(self.max_ahead_us).min(FURTHEST_US) {
             Outcome::AheadOfArrival
         } else if time < self.earliest_accepted() {
             // A duplicate this late can no longer be told from an original: both are too late.

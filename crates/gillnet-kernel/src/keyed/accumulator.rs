@@ -435,22 +435,30 @@ pub fn order_word_integer(word: u64) -> u64 {
     word ^ 1 << 63
 }
 
+/// Mean of n > 0 integers scaled by 10^scale, from their sum.
+pub fn mean_integer(n: u64, sum: i128, scale: u32) -> f64 {
+    match 10u128.checked_pow(scale).and_then(|unit| unit.checked_mul(u128::from(n))) {
+        Some(denominator) => ratio_i128(sum, denominator),
+        None => ratio_big(&BigInt::from(sum), &(BigUint::from(10u8).pow(scale) * n), 0),
+    }
+}
+
 /// Sample variance of n integers scaled by 10^scale, from their sum and sum of squares.
 pub fn variance_integer(n: u64, sum: i128, squares: &Squares, scale: u32) -> Option<f64> {
     if n < 2 {
         return None;
     }
     let denominator = u128::from(n) * u128::from(n - 1);
-    let unit = 10u128.pow(2 * scale.min(18));
+    let unit = 10u128.checked_pow(2 * scale);
     let small = squares.small().and_then(|q| {
         let numerator = q.checked_mul(i128::from(n))?.checked_sub(sum.checked_mul(sum)?)?;
-        Some((numerator, denominator.checked_mul(unit)?))
+        Some((numerator, denominator.checked_mul(unit?)?))
     });
     Some(match small {
         Some((numerator, denominator)) => ratio_i128(numerator, denominator),
         None => {
             let numerator = squares.big() * BigInt::from(n) - BigInt::from(sum) * BigInt::from(sum);
-            ratio_big(&numerator, &(BigUint::from(denominator) * BigUint::from(unit)), 0)
+            ratio_big(&numerator, &(BigUint::from(denominator) * BigUint::from(10u8).pow(2 * scale)), 0)
         }
     })
 }

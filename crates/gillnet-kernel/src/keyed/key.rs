@@ -8,6 +8,7 @@
 use super::accumulator::{end_of, Accumulator, Side};
 use super::large::{Cursor, LargeKey};
 use super::layout::{AccumulatorPlan, Floor, Layout};
+use super::log::CHUNK_ROWS;
 use super::reading::{chain_floor, enter_all, read_output};
 pub use super::reading::{Scratch, Value};
 use super::row;
@@ -21,7 +22,8 @@ pub const DEMOTE_ROWS: usize = 16;
 #[derive(Debug)]
 pub struct KeyState {
     events: Events,
-    /// What dropped events leave behind: see [`Floor`]. Empty until an event is dropped.
+    /// What dropped events leave behind: see [`Floor`]; then, of a key that was over its limit, the event time of the newest
+    /// event that went for it. Empty while nothing of it can matter.
     floors: Box<[i64]>,
 }
 
@@ -134,79 +136,159 @@ impl KeyState {
         }
     }
 
-    /// Whether a reading at `time` would miss events that were dropped because the key was over its limit.
-    pub fn saturated(&self, lower_time: i64) -> bool {
-        matches!(&self.events, Events::Large(large) if large.saturated_until >= lower_time)
+    /// Whether a reading back to `lower_time` would miss events that were dropped because the key was over its limit.
+    #[inline]
+    pub fn saturated(&self, layout: &Layout, lower_time: i64) -> bool {
+        self.floors.get(layout.floors.len()).is_some_and(|&until| until >= lower_time)
     }
 
-    /// Drop events before `horizon`, and the oldest ones beyond `limit` events. `dropped` sees each row that goes.
-    pub fn prune(&mut self, layout: &Layout, horizon: i64, limit: usize, mut dropped: impl FnMut(&[u64])) {
+    /// Whether the key holds more than `limit` events.
+    #[inline]
+    pub fn exceeds(&self, layout: &Layout, limit: usize) -> bool {
+        match &self.events {
+            Events::Small(rows) => rows.len() > limit.saturating_mul(layout.stride()),
+            Events::Large(large) => large.log.len() > limit,
+        }
+    }
+
+    /// Drop events before `horizon`. `dropped` sees each row that goes.
+    pub fn prune(&mut self, layout: &Layout, horizon: i64, mut dropped: impl FnMut(&[u64])) {
         let stride = layout.stride();
         match &mut self.events {
             Events::Small(rows) => {
                 let expired = count_until(rows, stride, horizon.saturating_sub(1));
-                if expired > 0 {
-                    fold_floors(layout, &mut self.floors, &rows[..expired * stride]);
-                    rows[..expired * stride].chunks_exact(stride).for_each(&mut dropped);
-                    rows.drain(..expired * stride);
-                    if rows.capacity() > 4 * rows.len() {
-                        rows.shrink_to(rows.len() + stride);
-                    }
-                }
+                drop_small(layout, rows, &mut self.floors, expired, &mut dropped);
             }
             Events::Large(large) => {
                 loop {
-                    let expired = large.log.expired(horizon);
-                    let rows = expired.len() / stride;
+                    let rows = large.log.expired(horizon).len() / stride;
                     if rows == 0 {
                         break;
                     }
-                    fold_floors(layout, &mut self.floors, expired);
-                    expired.chunks_exact(stride).for_each(&mut dropped);
-                    large.drop_front(layout, rows);
-                }
-                while large.log.len() > limit {
-                    let Some(chunk) = large.log.oldest_chunk() else { break };
-                    let rows = chunk.len() / stride;
-                    large.saturated_until = row::time(&chunk[chunk.len() - stride..]);
-                    fold_floors(layout, &mut self.floors, chunk);
-                    chunk.chunks_exact(stride).for_each(&mut dropped);
-                    large.drop_front(layout, rows);
+                    drop_large(layout, large, &mut self.floors, rows, &mut dropped);
                 }
                 let alive = large.log.last().is_some_and(|row| row::time(row) >= horizon);
                 if large.log.len() <= DEMOTE_ROWS || !alive {
                     self.events = Events::Small(large.log.to_words());
-                    self.prune(layout, horizon, limit, dropped);
+                    return self.prune(layout, horizon, dropped);
                 }
             }
         }
+        self.settle_floors(layout, horizon);
     }
 
-    /// Whether nothing of the key can matter any more for a reading at `earliest` or later.
-    pub fn forgettable(&self, layout: &Layout, earliest: i64) -> bool {
-        let empty = matches!(&self.events, Events::Small(rows) if rows.is_empty());
-        empty
-            && self.floors.iter().zip(&layout.floors).all(|(&word, floor)| match floor {
-                Floor::Latest { size_us, .. } => word == i64::MIN || earliest - word > *size_us,
-                Floor::SessionStart { .. } => true,
-                Floor::SessionLast => true,
-            })
+    /// Drop the oldest events beyond `limit`; some more of a large key, so that not every event moves those that stay.
+    pub fn trim(&mut self, layout: &Layout, limit: usize, mut dropped: impl FnMut(&[u64])) {
+        let stride = layout.stride();
+        let excess = self.len(layout).saturating_sub(limit);
+        if excess == 0 {
+            return;
+        }
+        let newest_gone = match &mut self.events {
+            Events::Small(rows) => {
+                let newest = row::time(&rows[(excess - 1) * stride..]);
+                drop_small(layout, rows, &mut self.floors, excess, &mut dropped);
+                newest
+            }
+            Events::Large(large) => {
+                let target = limit - (limit / 8).min(CHUNK_ROWS);
+                let mut newest = i64::MIN;
+                while large.log.len() > target {
+                    let rows = (large.log.len() - target).min(large.log.oldest_chunk().len() / stride);
+                    newest = row::time(&large.log.oldest_chunk()[(rows - 1) * stride..]);
+                    drop_large(layout, large, &mut self.floors, rows, &mut dropped);
+                }
+                if large.log.len() <= DEMOTE_ROWS {
+                    self.events = Events::Small(large.log.to_words());
+                }
+                newest
+            }
+        };
+        let own = layout.floors.len();
+        if self.floors.len() <= own {
+            let mut floors = std::mem::take(&mut self.floors).into_vec();
+            floors.resize(own + 1, i64::MIN);
+            self.floors = floors.into();
+        }
+        self.floors[own] = self.floors[own].max(newest_gone);
     }
 
-    /// The session, under window `window`, that holds the event at `time`.
-    pub fn session_span(&self, layout: &Layout, window: usize, time: i64) -> Option<SessionSpan> {
+    /// Forget floors that no reading can need any more, so that they do not depend on when events were dropped.
+    fn settle_floors(&mut self, layout: &Layout, horizon: i64) {
+        if self.floors.is_empty() {
+            return;
+        }
+        let reach = horizon.saturating_add(layout.retention_us());
+        let first = self.first_time();
+        for (i, floor) in layout.floors.iter().enumerate() {
+            match *floor {
+                Floor::Latest { size_us, .. } if reach.saturating_sub(self.floors[i]) > size_us => {
+                    self.floors[i] = i64::MIN;
+                }
+                // What may still arrive lies more than a gap after the last dropped event: see `Window::retention_us`.
+                Floor::SessionStart { gap_us, .. }
+                    if first.is_none_or(|first| first.saturating_sub(self.floors[i + 1]) > gap_us) =>
+                {
+                    (self.floors[i], self.floors[i + 1]) = (i64::MIN, i64::MIN);
+                }
+                _ => {}
+            }
+        }
+        let own = layout.floors.len();
+        if self.floors.get(own).is_some_and(|&saturated_until| saturated_until < horizon) {
+            self.floors = self.floors[..own].into();
+        }
+        if self.floors.iter().all(|&word| word == i64::MIN) {
+            self.floors = Box::default();
+        }
+    }
+
+    fn first_time(&self) -> Option<i64> {
+        match &self.events {
+            Events::Small(rows) => rows.first().map(|_| row::time(rows)),
+            Events::Large(large) => large.log.first().map(row::time),
+        }
+    }
+
+    /// Whether nothing of the key can matter any more: no event is left, and no floor.
+    pub fn forgettable(&self) -> bool {
+        self.floors.is_empty() && matches!(&self.events, Events::Small(rows) if rows.is_empty())
+    }
+
+    /// The sessions, under window `window`, of the run of events without a longer gap that the event at `anchor` stands in
+    /// (or the next event, if that one was dropped). None if no event is left there.
+    pub fn session_run(&self, layout: &Layout, window: usize, anchor: i64) -> Option<Vec<SessionSpan>> {
         let plan = &layout.windows[window];
         let Window::Session { gap_us, max_length_us, .. } = plan.window else { return None };
-        let mut chain = chain_floor(&self.floors, plan);
-        let mut span: Option<SessionSpan> = None;
-        for event in self.rows().chunks_exact(layout.stride()) {
-            let fresh = chain.advance(row::time(event), gap_us, max_length_us);
-            if fresh && span.is_some_and(|span| span.holds(time)) {
-                return span;
+        let (whole, times) = self.run_times(layout, anchor, gap_us)?;
+        let mut chain = if whole { chain_floor(&self.floors, plan) } else { SessionChain::default() };
+        let mut sessions: Vec<SessionSpan> = Vec::new();
+        for time in times {
+            let fresh = chain.advance(time, gap_us, max_length_us);
+            match sessions.last_mut() {
+                Some(span) if !fresh => span.last = time,
+                _ => sessions.push(SessionSpan { start: chain.start, last: time }),
             }
-            span = Some(SessionSpan { start: chain.start, last: chain.last });
         }
-        span.filter(|span| span.holds(time))
+        Some(sessions)
+    }
+
+    /// Event times of the run around `anchor`, and whether it begins with the first event that is kept.
+    fn run_times(&self, layout: &Layout, anchor: i64, gap: i64) -> Option<(bool, Vec<i64>)> {
+        match &self.events {
+            Events::Large(large) => large.log.run_times(anchor, gap),
+            Events::Small(rows) => {
+                let times: Vec<i64> = rows.chunks_exact(layout.stride()).map(row::time).collect();
+                let at = times.partition_point(|&time| time < anchor);
+                if at == times.len() {
+                    return None;
+                }
+                let parted = |pair: &[i64]| pair[1] - pair[0] > gap;
+                let low = times[..=at].windows(2).rposition(parted).map_or(0, |i| i + 1);
+                let high = times[at..].windows(2).position(parted).map_or(times.len(), |i| at + i + 1);
+                Some((low == 0, times[low..high].to_vec()))
+            }
+        }
     }
 
     fn promote_if_grown(&mut self, layout: &Layout) {
@@ -224,10 +306,39 @@ pub struct SessionSpan {
     pub last: i64,
 }
 
-impl SessionSpan {
-    fn holds(&self, time: i64) -> bool {
-        self.start <= time && time <= self.last
+/// Drop the first `count` rows of a small key.
+fn drop_small(
+    layout: &Layout,
+    rows: &mut Vec<u64>,
+    floors: &mut Box<[i64]>,
+    count: usize,
+    dropped: &mut impl FnMut(&[u64]),
+) {
+    if count == 0 {
+        return;
     }
+    let stride = layout.stride();
+    let gone = &rows[..count * stride];
+    fold_floors(layout, floors, gone);
+    gone.chunks_exact(stride).for_each(dropped);
+    rows.drain(..count * stride);
+    if rows.capacity() > 4 * rows.len() {
+        rows.shrink_to(if rows.is_empty() { 0 } else { rows.len() + stride });
+    }
+}
+
+/// Drop the first `count` rows of a large key, all in its oldest chunk.
+fn drop_large(
+    layout: &Layout,
+    large: &mut LargeKey,
+    floors: &mut Box<[i64]>,
+    count: usize,
+    dropped: &mut impl FnMut(&[u64]),
+) {
+    let gone = &large.log.oldest_chunk()[..count * layout.stride()];
+    fold_floors(layout, floors, gone);
+    gone.chunks_exact(layout.stride()).for_each(dropped);
+    large.drop_front(layout, count);
 }
 
 /// Keep of dropped rows what readings may still need.
@@ -242,13 +353,14 @@ fn fold_floors(layout: &Layout, floors: &mut Box<[i64]>, rows: &[u64]) {
         let time = row::time(event);
         for (i, floor) in layout.floors.iter().enumerate() {
             match *floor {
-                Floor::Latest { bit, .. } if row::selected(event, bit) => floors[i] = time,
-                Floor::SessionStart { gap_us, max_length_us } => {
+                // A key over its limit may drop events that others come in behind of later: floors never go back.
+                Floor::Latest { bit, .. } if row::selected(event, bit) => floors[i] = floors[i].max(time),
+                Floor::SessionStart { gap_us, max_length_us } if time >= floors[i + 1] => {
                     let mut chain = SessionChain { start: floors[i], last: floors[i + 1] };
                     chain.advance(time, gap_us, max_length_us);
                     (floors[i], floors[i + 1]) = (chain.start, chain.last);
                 }
-                Floor::Latest { .. } | Floor::SessionLast => {}
+                _ => {}
             }
         }
     }

@@ -12,8 +12,6 @@ pub struct LargeKey {
     pub(super) log: EventLog,
     pub(super) cursors: Box<[Cursor]>,
     pub(super) accumulators: Box<[Accumulator]>,
-    /// Event time of the newest event dropped because the key was over its limit; readings that reach back to it are saturated.
-    pub(super) saturated_until: i64,
 }
 
 /// A window's place in the log: it holds the events from `low` up to, not including, `high`.
@@ -29,7 +27,6 @@ impl LargeKey {
             log: EventLog::from_sorted(layout.stride(), rows),
             cursors: vec![Cursor::default(); layout.windows.len()].into(),
             accumulators: layout.accumulators(false),
-            saturated_until: i64::MIN,
         }
     }
 

@@ -2,6 +2,7 @@
 //! what each window accumulates, and how outputs are read from the accumulators.
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::accumulator::{Accumulator, Kind};
 use super::row;
@@ -134,6 +135,17 @@ pub struct Layout {
     /// Words of a key's floors: what outlives dropped events.
     pub floors: Vec<Floor>,
     pub selections: usize,
+    /// What the state's bytes mean, named for errors and hashed to tell them apart.
+    pub identity: Identity,
+}
+
+/// The definition that a key's state bytes belong to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The entity's name, such as `payments.card_id`.
+    pub entity: String,
+    /// The first 64 bits of the SHA-256 of [`Layout::description`]: the same in every build and on every machine.
+    pub fingerprint: u64,
 }
 
 /// What a floor word keeps of dropped events.
@@ -163,9 +175,18 @@ impl Layout {
         self.windows.iter().map(|w| w.window.retention_us()).max().unwrap_or(0)
     }
 
-    /// How long after its last event a key can still matter through its floors.
-    pub fn floor_lifetime_us(&self) -> i64 {
-        self.floors.iter().map(|f| if let Floor::Latest { size_us, .. } = f { *size_us } else { 0 }).max().unwrap_or(0)
+    /// How far ahead an event can change readings other than those of window `except`; without bound where that is by a
+    /// session, which may move every later one of an unbroken chain.
+    pub fn influence_us(&self, except: usize) -> i64 {
+        let others = self.windows.iter().enumerate().filter(|(window, _)| *window != except);
+        others
+            .map(|(_, plan)| match plan.window {
+                Window::Session { .. } => i64::MAX,
+                Window::Latest { size_us, delay_us } => size_us + delay_us,
+                window => window.retention_us(),
+            })
+            .max()
+            .unwrap_or(0)
     }
 
     /// Fresh accumulators for a key (or for the shared fold, which events only enter).
@@ -202,8 +223,38 @@ impl Layout {
         Ok(self.outputs.len() - 1)
     }
 
-    /// Number the accumulators. Call once, after the last `add`.
-    pub fn finish(mut self) -> Self {
+    /// Everything that decides what a row's words, its mask and the floors mean, and how far back events are kept. Aggregates
+    /// are not in it: what they accumulate is computed from the rows. `inputs` and `selections` are the plan's own words.
+    fn description(&self, entity: &str, inputs: &[String], selections: &[String]) -> String {
+        let mut lines = vec![format!("entity {entity}")];
+        for (lane, input) in self.lanes.iter().zip(inputs) {
+            lines.push(match lane {
+                LaneType::Integer => format!("lane integer {input}"),
+                LaneType::Decimal(scale) => format!("lane decimal({scale}) {input}"),
+                LaneType::Float => format!("lane float {input}"),
+                LaneType::Text => format!("lane text {input}"),
+            });
+        }
+        lines.extend(selections.iter().map(|selection| format!("selection {selection}")));
+        lines.extend(self.windows.iter().map(|plan| plan.window.description()));
+        lines.extend(self.floors.iter().map(|floor| match floor {
+            Floor::Latest { bit, size_us } => format!("floor latest {bit} {size_us}"),
+            Floor::SessionStart { gap_us, max_length_us } => format!("floor session {gap_us} {max_length_us}"),
+            Floor::SessionLast => "floor session last".into(),
+        }));
+        lines.join("\n")
+    }
+
+    /// Number the accumulators and fix the identity. Call once, after the last `add`.
+    pub fn finish(mut self, entity: &str, inputs: &[String], selections: &[String]) -> Self {
+        let digest = Sha256::digest(self.description(entity, inputs, selections));
+        let fingerprint = u64::from_be_bytes(*digest.first_chunk().expect("a digest has 32 bytes"));
+        self.identity = Identity { entity: entity.to_owned(), fingerprint };
+        self.number_accumulators();
+        self
+    }
+
+    fn number_accumulators(&mut self) {
         // While building, an accumulator's index is window * STEP + its place in the window.
         let mut starts = Vec::new();
         let mut total = 0;
@@ -240,7 +291,6 @@ impl Layout {
                 }
             }
         }
-        self
     }
 
     fn window(&mut self, window: Window) -> usize {

@@ -188,9 +188,30 @@ impl EventLog {
         }
     }
 
-    /// The oldest chunk, whatever its age, if it is not the only one.
-    pub fn oldest_chunk(&self) -> Option<&[u64]> {
-        (self.chunks.len() > 1).then(|| self.chunks[0].as_slice())
+    /// The rows of the oldest chunk, whatever their age.
+    pub fn oldest_chunk(&self) -> &[u64] {
+        &self.chunks[0]
+    }
+
+    /// Event times of the run of events with gaps of at most `gap` that the first event at or after `anchor` stands in, and
+    /// whether the run begins with the oldest event. None if there is no such event.
+    pub fn run_times(&self, anchor: i64, gap: i64) -> Option<(bool, Vec<i64>)> {
+        let at = self.first_at_or_after(anchor);
+        if at == self.end() {
+            return None;
+        }
+        let time_at = |at: Position| row::time(self.row(at));
+        let mut low = at;
+        while low > self.begin() && time_at(low) - time_at(self.previous(low)) <= gap {
+            low = self.previous(low);
+        }
+        let mut times = vec![time_at(low)];
+        let mut next = self.next(low);
+        while next != self.end() && time_at(next) - times[times.len() - 1] <= gap {
+            times.push(time_at(next));
+            next = self.next(next);
+        }
+        Some((low == self.begin(), times))
     }
 
     /// Drop the oldest `rows` events, which are all in the oldest chunk. Positions move: see [`moved_by_drop`]. True if the

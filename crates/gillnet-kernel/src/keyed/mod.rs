@@ -8,6 +8,7 @@
 //! - [`layout`]: the aggregates of one entity, compiled to windows, accumulators and outputs
 //! - [`reading`]: values from accumulators
 //! - [`key`]: one key: a plain list of events while it is small, and [`large`] once it has grown: cursors with accumulators
+//! - [`paged`]: places that never move, for keys and for the strings of events
 //! - [`store`]: all keys of one entity, their TTL and their bytes
 
 pub mod accumulator;
@@ -17,6 +18,7 @@ pub mod key;
 mod large;
 pub mod layout;
 pub mod log;
+mod paged;
 pub mod reading;
 pub mod row;
 pub mod store;

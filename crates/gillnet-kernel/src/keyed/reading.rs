@@ -1,8 +1,8 @@
 //! Values read from accumulators, and how events enter them: what small and large keys share.
 
 use super::accumulator::{
-    float_of_order_word, load_i128, order_word_float, order_word_integer, variance_float, variance_integer,
-    Accumulator, Gaps, Side,
+    float_of_order_word, load_i128, mean_integer, order_word_float, order_word_integer, variance_float,
+    variance_integer, Accumulator, Gaps, Side,
 };
 use super::layout::{AccumulatorPlan, LaneType, Layout, OutputPlan, Reading, WindowPlan};
 use super::row;
@@ -76,7 +76,7 @@ pub fn read_output(output: &OutputPlan, accumulators: &[Accumulator], floors: &[
         },
         Reading::IntegerMean { sum, count, scale } => match count_of(count) {
             0 => Value::Null,
-            n => Value::Float(ratio_i128(integer_sum(&accumulators[sum]), u128::from(n) * 10u128.pow(scale))),
+            n => Value::Float(mean_integer(n, integer_sum(&accumulators[sum]), scale)),
         },
         Reading::FloatMean { sum, count } => match (count_of(count), &accumulators[sum]) {
             (0, _) => Value::Null,

@@ -13,14 +13,12 @@ use std::sync::Arc;
 use super::interner::Interner;
 use super::key::{KeyState, Scratch, SessionSpan, Value};
 use super::layout::{LaneType, Layout};
+use super::paged::Paged;
 use super::row;
 use crate::error::{KernelError, Result};
 
 /// Events of one key at the most, unless configured otherwise; beyond it the oldest go and readings are `saturated`.
 pub const MAX_EVENTS_PER_KEY: usize = 4_000_000;
-
-/// Slots of one page: keys never move, and growing never copies them all.
-const PAGE: usize = 1 << 12;
 
 /// One lane of a batch of events, ready to be stored.
 pub enum Lane<'a> {
@@ -36,7 +34,7 @@ pub struct EventBatch<'a> {
     pub lanes: Vec<Lane<'a>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     key: CompactString,
     used: bool,
@@ -64,8 +62,9 @@ pub struct StoreStats {
 pub struct KeyedStore {
     layout: Arc<Layout>,
     index: HashTable<Entry>,
-    pages: Vec<Vec<Slot>>,
-    free: Vec<u32>,
+    /// Keys never move, and growing never copies them all.
+    slots: Paged<Slot>,
+    text_lanes: Box<[u8]>,
     interner: Interner,
     scratch: Scratch,
     row: Vec<u64>,
@@ -81,18 +80,19 @@ impl KeyedStore {
     /// An empty store.
     pub fn new(layout: Arc<Layout>, max_events_per_key: usize) -> Self {
         let (stride, outputs) = (layout.stride(), layout.outputs.len());
+        let text_lanes = layout.lanes.iter().enumerate().filter(|(_, lane)| **lane == LaneType::Text);
         Self {
+            text_lanes: text_lanes.map(|(i, _)| i as u8).collect(),
             scratch: Scratch::new(&layout),
             layout,
             index: HashTable::new(),
-            pages: Vec::new(),
-            free: Vec::new(),
+            slots: Paged::new(),
             interner: Interner::default(),
             row: vec![0; stride],
             values: vec![Value::Null; outputs],
             hasher: DefaultHashBuilder::default(),
             sweep_at: 0,
-            max_events_per_key,
+            max_events_per_key: max_events_per_key.max(1),
             events: 0,
         }
     }
@@ -113,33 +113,35 @@ impl KeyedStore {
     /// before any of them is worked on, the waits overlap.
     #[inline]
     pub fn warm(&self, slot: u32) -> u64 {
-        self.pages[slot as usize / PAGE][slot as usize % PAGE].state.warm()
+        self.slots[slot].state.warm()
     }
 
     /// Event `i` of the batch arrives at the key in `slot`: it is kept, and every output is read as of it.
     /// Returns the values, and whether the reading is saturated.
     pub fn arrive(&mut self, slot: u32, batch: &EventBatch<'_>, i: usize) -> (&[Value], bool) {
+        self.make_room(slot);
         self.fill_row(batch, i);
-        let Slot { state, .. } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        let Slot { state, .. } = &mut self.slots[slot];
         state.arrive(&self.layout, &self.row, &mut self.scratch, &mut self.values);
         self.events += 1;
-        let saturated = state.saturated(batch.times[i] - self.layout.retention_us());
+        let saturated = state.saturated(&self.layout, batch.times[i] - self.layout.retention_us());
         (&self.values, saturated)
     }
 
     /// Event `i` of the batch is kept under the key in `slot`; nothing is read.
     pub fn insert(&mut self, slot: u32, batch: &EventBatch<'_>, i: usize) {
+        self.make_room(slot);
         self.fill_row(batch, i);
-        self.pages[slot as usize / PAGE][slot as usize % PAGE].state.insert(&self.layout, &self.row);
+        self.slots[slot].state.insert(&self.layout, &self.row);
         self.events += 1;
     }
 
     /// Read every output of `key` as of `time`. `None` for a key that no event has.
     pub fn read(&mut self, key: &str, time: i64) -> Option<(&[Value], bool)> {
         let slot = self.find(key)?;
-        let Slot { state, .. } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+        let Slot { state, .. } = &mut self.slots[slot];
         state.read(&self.layout, time, &mut self.scratch, &mut self.values);
-        Some((&self.values, state.saturated(time - self.layout.retention_us())))
+        Some((&self.values, state.saturated(&self.layout, time - self.layout.retention_us())))
     }
 
     /// Values of a key without events: counts and sums are 0, everything else is null.
@@ -148,15 +150,17 @@ impl KeyedStore {
         &self.values
     }
 
-    /// The session of `slot` that holds the event at `time`, with the outputs as of its last event.
-    pub fn session(&mut self, slot: u32, window: usize, time: i64) -> Option<(SessionSpan, &str, &[Value])> {
-        let Slot { key, used, state } = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
-        if !*used {
-            return None;
-        }
-        let span = state.session_span(&self.layout, window, time)?;
-        state.read(&self.layout, span.last, &mut self.scratch, &mut self.values);
-        Some((span, key.as_str(), &self.values))
+    /// The sessions of `slot` around the event at `anchor`: see [`KeyState::session_run`].
+    pub fn session_run(&self, slot: u32, window: usize, anchor: i64) -> Option<Vec<SessionSpan>> {
+        let Slot { used, state, .. } = self.slots.get(slot)?;
+        used.then(|| state.session_run(&self.layout, window, anchor)).flatten()
+    }
+
+    /// The key of `slot` and its outputs as of `time`.
+    pub fn read_slot(&mut self, slot: u32, time: i64) -> (&str, &[Value]) {
+        let Slot { key, state, .. } = &mut self.slots[slot];
+        state.read(&self.layout, time, &mut self.scratch, &mut self.values);
+        (key.as_str(), &self.values)
     }
 
     /// The text behind a [`Value::Text`] that was just read.
@@ -165,60 +169,74 @@ impl KeyedStore {
     }
 
     /// Prune up to `slots` keys, going round: events before `horizon` go, and keys that nothing can read any more.
-    /// `earliest` is the earliest event time that can still be accepted.
-    pub fn sweep(&mut self, slots: usize, horizon: i64, earliest: i64) {
-        let total: usize = self.pages.iter().map(Vec::len).sum();
-        for _ in 0..slots.min(total) {
-            if self.sweep_at >= total {
-                self.sweep_at = 0;
-            }
-            let slot = self.sweep_at as u32;
-            self.sweep_at += 1;
-            self.prune_slot(slot, horizon, earliest);
+    pub fn sweep(&mut self, slots: usize, horizon: i64) {
+        for _ in 0..slots.min(self.slots.places()) {
+            let Some(slot) = self.next_to_sweep() else { break };
+            self.prune_slot(slot, horizon);
         }
         if self.index.capacity() > 1_024 && self.index.len() * 4 < self.index.capacity() {
             let len = self.index.len();
             self.index.shrink_to(len * 2, spread_entry);
         }
+        self.interner.shrink();
     }
 
-    fn prune_slot(&mut self, slot: u32, horizon: i64, earliest: i64) {
-        let place = &mut self.pages[slot as usize / PAGE][slot as usize % PAGE];
+    fn next_to_sweep(&mut self) -> Option<u32> {
+        let slot = self.slots.at_or_after(self.sweep_at).or_else(|| self.slots.at_or_after(0))?;
+        self.sweep_at = slot as usize + 1;
+        Some(slot)
+    }
+
+    fn prune_slot(&mut self, slot: u32, horizon: i64) {
+        let place = &mut self.slots[slot];
         if !place.used {
             return;
         }
-        let (layout, interner, events) = (&self.layout, &mut self.interner, &mut self.events);
-        let text_lanes = layout.lanes.iter().enumerate().filter(|(_, lane)| **lane == LaneType::Text);
-        let text_lanes: Vec<u8> = text_lanes.map(|(i, _)| i as u8).collect();
-        place.state.prune(layout, horizon, self.max_events_per_key, |row| {
+        let (lanes, interner, events) = (&self.text_lanes, &mut self.interner, &mut self.events);
+        place.state.prune(&self.layout, horizon, |row| {
             *events -= 1;
-            for &lane in &text_lanes {
-                if row::lane(row, lane) != NO_TEXT {
-                    interner.release(row::lane(row, lane));
-                }
-            }
+            release_texts(interner, lanes, row);
         });
-        if place.state.forgettable(layout, earliest) {
-            let tag = tag_of(&self.hasher, place.key.as_str());
-            place.used = false;
-            place.key = CompactString::default();
-            place.state = KeyState::default();
-            if let Ok(entry) = self.index.find_entry(spread(tag), |entry| entry.slot == slot) {
-                entry.remove();
-            }
-            self.free.push(slot);
+        if place.state.forgettable() {
+            self.forget(slot);
+        }
+    }
+
+    /// Let another event fit into a key's limit: before it comes, so that what is read stays until it is written.
+    #[inline]
+    fn make_room(&mut self, slot: u32) {
+        if self.slots[slot].state.exceeds(&self.layout, self.max_events_per_key - 1) {
+            self.trim(slot, self.max_events_per_key - 1);
+        }
+    }
+
+    /// Drop the oldest events of a key beyond `limit`.
+    #[cold]
+    fn trim(&mut self, slot: u32, limit: usize) {
+        let place = &mut self.slots[slot];
+        let (lanes, interner, events) = (&self.text_lanes, &mut self.interner, &mut self.events);
+        place.state.trim(&self.layout, limit, |row| {
+            *events -= 1;
+            release_texts(interner, lanes, row);
+        });
+    }
+
+    fn forget(&mut self, slot: u32) {
+        let Slot { key, .. } = self.slots.remove(slot);
+        let tag = tag_of(&self.hasher, key.as_str());
+        if let Ok(entry) = self.index.find_entry(spread(tag), |entry| entry.slot == slot) {
+            entry.remove();
         }
     }
 
     /// Number of keys, events and bytes. Walks over all keys.
     pub fn stats(&self) -> StoreStats {
         let mut stats = StoreStats { keys: self.index.len(), events: self.events, ..StoreStats::default() };
-        for slot in self.pages.iter().flatten() {
+        for slot in self.slots.iter() {
             stats.bytes += slot.state.heap_bytes() + if slot.key.is_heap_allocated() { slot.key.len() } else { 0 };
-            stats.saturated_keys += usize::from(slot.state.saturated(i64::MIN + 1));
+            stats.saturated_keys += usize::from(slot.state.saturated(&self.layout, i64::MIN + 1));
         }
-        let pages: usize = self.pages.iter().map(Vec::capacity).sum();
-        stats.bytes += pages * std::mem::size_of::<Slot>() + self.index.allocation_size() + self.interner.heap_bytes();
+        stats.bytes += self.slots.heap_bytes() + self.index.allocation_size() + self.interner.heap_bytes();
         stats
     }
 
@@ -240,52 +258,41 @@ impl KeyedStore {
     /// The state bytes of one key, with events before `horizon` left out.
     pub fn encode_key(&self, key: &str, horizon: i64) -> Option<Vec<u8>> {
         let slot = self.find(key)?;
-        let state = &self.pages[slot as usize / PAGE][slot as usize % PAGE].state;
+        let state = &self.slots[slot].state;
         Some(super::codec::encode(&self.layout, state, horizon, |code| self.interner.text(code)))
     }
 
-    /// Put a key back from its state bytes, in place of what it holds now.
+    /// Put a key back from its state bytes, in place of what it holds now. Bytes that are refused change nothing.
     ///
     /// # Errors
-    /// Bytes of another version or layout, or torn ones.
+    /// Bytes of another version or definition, or torn ones.
     pub fn decode_key(&mut self, key: &str, bytes: &[u8]) -> Result<()> {
         let decoded = super::codec::decode(&self.layout, bytes)?;
         let slot = self.slot_of(key);
-        self.prune_slot_rows(slot);
         let (mut rows, stride) = (decoded.rows, self.layout.stride());
         for event in rows.chunks_exact_mut(stride) {
-            for (lane, kind) in self.layout.lanes.iter().enumerate() {
-                let lane = lane as u8;
-                if *kind == LaneType::Text && row::lane(event, lane) != NO_TEXT {
-                    let text = decoded.texts.get(row::lane(event, lane) as usize);
-                    let text = text.ok_or_else(|| KernelError::State("a text code is out of range".into()))?;
-                    let code = self.interner.acquire(text);
+            for &lane in &self.text_lanes {
+                if row::lane(event, lane) != NO_TEXT {
+                    let code = self.interner.acquire(&decoded.texts[row::lane(event, lane) as usize]);
                     row::set_lane(event, lane, code);
                 }
             }
         }
         self.events += rows.len() / stride;
         let state = KeyState::from_parts(&self.layout, rows, decoded.floors);
-        self.pages[slot as usize / PAGE][slot as usize % PAGE].state = state;
-        Ok(())
-    }
-
-    fn prune_slot_rows(&mut self, slot: u32) {
-        let state = std::mem::take(&mut self.pages[slot as usize / PAGE][slot as usize % PAGE].state);
-        let rows = state.rows();
-        for event in rows.chunks_exact(self.layout.stride()) {
+        let place = &mut self.slots[slot];
+        let replaced = std::mem::replace(&mut place.state, state);
+        for event in replaced.rows().chunks_exact(stride) {
             self.events -= 1;
-            for (lane, kind) in self.layout.lanes.iter().enumerate() {
-                if *kind == LaneType::Text && row::lane(event, lane as u8) != NO_TEXT {
-                    self.interner.release(row::lane(event, lane as u8));
-                }
-            }
+            release_texts(&mut self.interner, &self.text_lanes, event);
         }
+        self.trim(slot, self.max_events_per_key);
+        Ok(())
     }
 
     /// All keys, in no order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.pages.iter().flatten().filter(|slot| slot.used).map(|slot| slot.key.as_str())
+        self.slots.iter().filter(|slot| slot.used).map(|slot| slot.key.as_str())
     }
 
     fn fill_row(&mut self, batch: &EventBatch<'_>, i: usize) {
@@ -306,7 +313,7 @@ impl KeyedStore {
     }
 
     fn key_at(&self, slot: u32) -> &str {
-        self.pages[slot as usize / PAGE][slot as usize % PAGE].key.as_str()
+        self.slots[slot].key.as_str()
     }
 
     fn slot_of(&mut self, key: &str) -> u32 {
@@ -315,23 +322,17 @@ impl KeyedStore {
         if let Some(entry) = found {
             return entry.slot;
         }
-        let fresh = Slot { key: key.into(), used: true, state: KeyState::default() };
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.pages[slot as usize / PAGE][slot as usize % PAGE] = fresh;
-                slot
-            }
-            None => {
-                if self.pages.last().is_none_or(|page| page.len() == PAGE) {
-                    self.pages.push(Vec::new());
-                }
-                let page = self.pages.len() - 1;
-                self.pages[page].push(fresh);
-                (page * PAGE + self.pages[page].len() - 1) as u32
-            }
-        };
+        let slot = self.slots.insert(Slot { key: key.into(), used: true, state: KeyState::default() });
         self.index.insert_unique(spread(tag), Entry { slot, tag }, spread_entry);
         slot
+    }
+}
+
+fn release_texts(interner: &mut Interner, lanes: &[u8], event: &[u64]) {
+    for &lane in lanes {
+        if row::lane(event, lane) != NO_TEXT {
+            interner.release(row::lane(event, lane));
+        }
     }
 }
 

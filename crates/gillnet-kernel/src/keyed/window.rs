@@ -6,6 +6,9 @@
 
 use serde::Deserialize;
 
+/// Event times and durations lie within this distance of zero (36,500 years), so that sums of a few of them fit an i64.
+pub const FURTHEST_US: i64 = 1 << 60;
+
 /// A window's kind and bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -42,6 +45,18 @@ impl Window {
             | Self::Tumbling { delay_us, .. }
             | Self::Session { delay_us, .. }
             | Self::Latest { delay_us, .. } => delay_us,
+        }
+    }
+
+    /// The window in words that never change, for fingerprints of state.
+    pub fn description(&self) -> String {
+        match *self {
+            Self::Sliding { size_us, delay_us } => format!("window sliding {size_us} {delay_us}"),
+            Self::Tumbling { size_us, delay_us } => format!("window tumbling {size_us} {delay_us}"),
+            Self::Latest { size_us, delay_us } => format!("window latest {size_us} {delay_us}"),
+            Self::Session { gap_us, max_length_us, delay_us } => {
+                format!("window session {gap_us} {max_length_us} {delay_us}")
+            }
         }
     }
 

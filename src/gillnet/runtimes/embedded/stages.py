@@ -173,13 +173,10 @@ class ScoringStage:
 
 def session_encoder(plan: PipelinePlan, columns: Sequence[str]) -> EncodeOperator:
     """Return the encoder of closed sessions, whose columns the kernel names."""
-    head = {"session_start", "session_end", "revision"}
+    head = ("session_start", "session_end", "revision", "replaced_by")
     key = plan.sessions.key if plan.sessions else ""
-    rest = tuple(ColumnField(name) for name in columns if name not in head | {key})
-    fields: list[OutputField] = [
-        ColumnField(key),
-        *(ColumnField(name) for name in ("session_start", "session_end", "revision")),
-    ]
+    rest = tuple(ColumnField(name) for name in columns if name not in {key, *head})
+    fields: list[OutputField] = [ColumnField(key), *(ColumnField(name) for name in head)]
     return EncodeOperator([*fields, GroupField("features", rest)], omit_nulls=True)
 
 
