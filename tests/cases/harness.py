@@ -187,11 +187,5 @@ def _limits(kind: Literal["notimpl", "notyet", "never"], case: str, modes: str, 
     return [Limit(kind, mode, case, reason) for mode in MODES if mode.startswith(modes)]
 
 
-_BETWEEN_BATCHES = "sessions close between batches, so rows of the same batch do not see them in a baseline"
-
-LIMITS: tuple[Limit, ...] = (
-    Limit("notyet", "embedded", "baselines", _BETWEEN_BATCHES),
-    Limit("notyet", "embedded-batches-of-3", "baselines", _BETWEEN_BATCHES),
-    *_limits("notyet", "lookup_late", "embedded", "late records of a stream that is looked up are not counted as late"),
-)
+LIMITS: tuple[Limit, ...] = ()
 """Held strictly: a case that starts to pass must leave this list."""

@@ -163,7 +163,7 @@ class _Run:
         self.result.sides.setdefault(output, []).append(line)
 
     def _row(self, event: Event, at_us: int, mark: int | None, *, late: bool) -> str:
-        values = self._values(event)
+        values = self._values(event, mark)
         matched = [rule for rule in self.plan.policy if evaluate_row(rule.when, values, self.columns) is True]
         key = _row_key(self.plan)
         fields = [
@@ -181,11 +181,11 @@ class _Run:
         ]
         return _object(fields)
 
-    def _values(self, event: Event) -> dict[str, Any]:
+    def _values(self, event: Event, mark: int | None) -> dict[str, Any]:
         values = dict(event.row)
         for feature in self.plan.features:
             if isinstance(feature, BaselineNode):
-                values[feature.name] = self._baseline(feature, event.time)
+                values[feature.name] = self._baseline(feature, event.time, mark)
             elif isinstance(feature, ExpressionNode):
                 values[feature.name] = evaluate_row(feature.expression, values, self.columns)
             else:
@@ -219,10 +219,12 @@ class _Run:
         stale = [f.name for f in lookups if time > self.streams[f.stream].watermark.everything_before]
         return ",".join(f"{name}=stale" for name in stale)
 
-    def _baseline(self, node: BaselineNode, time: int) -> float | None:
-        """Read the quantile over sessions that have closed, in whole steps before the event's own (I6)."""
+    def _baseline(self, node: BaselineNode, time: int, mark: int | None) -> float | None:
+        """Read the quantile over closed sessions, in whole steps before the event's own that the watermark has passed (I6)."""
         assert self.plan.sessions is not None
-        step = time // node.step_us
+        if mark is None:
+            return None
+        step = min(time, mark) // node.step_us
         steps = range(step - max(node.over_us // node.step_us, 1), step)
         values = [
             float(session[node.of])

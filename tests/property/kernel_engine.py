@@ -179,7 +179,7 @@ def run(engine: Engine, batches: list[list[Row]], stream: str = "s") -> list[Row
     rows: list[Row] = []
     for events in batches:
         outcomes, batch = engine.process(stream, batch_of(events), START)
-        assert set(outcomes) <= {0}
+        assert set(outcomes) <= {0, 5}  # accepted, some of them late
         if batch is not None:
             rows.extend(with_times(batch))
     return rows

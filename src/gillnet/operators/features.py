@@ -32,6 +32,8 @@ class Outcome(IntEnum):
     TOO_LATE = 2
     BEFORE_EARLIEST = 3
     AHEAD_OF_ARRIVAL = 4
+    LATE = 5
+    """Accepted, behind the watermark but inside the allowed lateness."""
 
 
 @dataclass(frozen=True, slots=True)

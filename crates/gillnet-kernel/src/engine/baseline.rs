@@ -2,7 +2,8 @@
 //!
 //! Values are counted in logarithmic bins (relative error at most 1 %, after DDSketch: Masson, Rim and Lee, VLDB 2019),
 //! one histogram for each step; counts add up in any order, so the answer depends on the set of sessions only. A reading at
-//! time t uses the whole steps before the one that t lies in: nothing later than the event itself (I6).
+//! time t, under a watermark m, uses the whole steps before the one that min(t, m) lies in: nothing later than the event itself
+//! (I6), and only steps whose sessions have all closed, so that the answer does not depend on when each was.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -37,7 +38,12 @@ impl Baseline {
         self.readings.clear();
     }
 
-    /// The baseline for an event at `time`.
+    /// The end of the step that `time` lies in.
+    pub fn step_end(&self, time: i64) -> i64 {
+        (time.div_euclid(self.step_us) + 1).saturating_mul(self.step_us)
+    }
+
+    /// The baseline as of `time`: the event's own, or the watermark where that is earlier.
     pub fn read(&mut self, time: i64) -> Option<f64> {
         let step = time.div_euclid(self.step_us);
         if let Some(&known) = self.readings.get(&step) {
@@ -79,11 +85,12 @@ impl Baseline {
     }
 }
 
+// libm and not the machine's own functions, whose last bits differ between platforms.
 fn bin(value: f64) -> i32 {
     if value < 1e-9 {
         i32::MIN
     } else {
-        (value.ln() / GAMMA.ln()).floor() as i32
+        (libm::log(value) / libm::log(GAMMA)).floor() as i32
     }
 }
 
@@ -91,7 +98,7 @@ fn middle(bin: i32) -> f64 {
     if bin == i32::MIN {
         0.0
     } else {
-        GAMMA.powi(bin) * (1.0 + GAMMA) / 2.0
+        libm::pow(GAMMA, f64::from(bin)) * (1.0 + GAMMA) / 2.0
     }
 }
 

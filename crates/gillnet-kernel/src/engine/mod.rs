@@ -17,6 +17,7 @@ mod session_timers;
 mod sessions;
 mod stream;
 
+use arrow::compute::concat_batches;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema};
 use std::sync::Arc;
@@ -171,7 +172,7 @@ impl Engine {
         let number = self.stream_number(stream)?;
         let accepted = self.streams[number].accept(batch, partitions, arrival)?;
         let rows = if number == self.root {
-            Some(self.rows(&accepted, arrival)?)
+            Some(self.root_rows(&accepted, arrival)?)
         } else {
             for entity in self.entities.iter_mut().filter(|e| e.id.stream == stream) {
                 entity.insert(&accepted.batch, &accepted.times, &accepted.ids)?;
@@ -180,6 +181,26 @@ impl Engine {
         };
         self.expire(batch.num_rows());
         Ok(Processed { outcomes: accepted.outcomes, rows })
+    }
+
+    /// The rows of the root stream. With sessions, the batch is cut where it matters whether a session was closed by then, so
+    /// that sessions, their revisions and baselines do not depend on where batches end.
+    fn root_rows(&mut self, accepted: &Accepted, arrival: i64) -> Result<RecordBatch> {
+        let mut parts: Vec<RecordBatch> = Vec::new();
+        let mut begin = 0;
+        while let Some(sessions) = self.sessions.as_mut().filter(|_| begin < accepted.len()) {
+            sessions.close_due(&mut self.entities[sessions.entity], accepted.watermarks[begin])?;
+            let end = sessions.next_cut(accepted, begin);
+            if (begin, end) == (0, accepted.len()) {
+                break;
+            }
+            parts.push(self.rows(&accepted.slice(begin..end), arrival)?);
+            begin = end;
+        }
+        match parts.first() {
+            None => self.rows(accepted, arrival),
+            Some(first) => Ok(concat_batches(&first.schema(), &parts)?),
+        }
     }
 
     fn rows(&mut self, accepted: &Accepted, arrival: i64) -> Result<RecordBatch> {
@@ -205,7 +226,7 @@ impl Engine {
                 Feature::Expression { name, expression } => columns.evaluate(name, expression)?,
                 Feature::Baseline { name, baseline } => {
                     let sessions = self.sessions.as_mut().expect("a baseline was compiled with its sessions");
-                    columns.push(name, sessions.read_baseline(*baseline, times));
+                    columns.push(name, sessions.read_baseline(*baseline, times, watermarks));
                 }
             }
         }

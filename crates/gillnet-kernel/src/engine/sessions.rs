@@ -9,6 +9,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringAr
 use arrow::compute::{cast, nullif};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use serde_json::json;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::baseline::Baseline;
@@ -16,6 +17,7 @@ use super::columns::{optional_timestamps, timestamps, Columns};
 use super::entity::{Entity, Readings, NO_SLOT};
 use super::plan::{FeaturePlan, Plan, SessionsPlan};
 use super::session_timers::{LookedAt, SessionTimers, Timer};
+use super::stream::Accepted;
 use super::SESSION_START;
 use crate::arrival::watermark;
 use crate::error::{KernelError, Result};
@@ -27,6 +29,9 @@ use crate::keyed::window::Window;
 
 /// Columns of a closed session before its features, and after its key.
 const HEAD: [&str; 4] = ["session_start", "session_end", "revision", "replaced_by"];
+
+/// Sessions of one batch of rows, where they are closed while a batch of events is worked on.
+const CLOSED_AT_ONCE: usize = 1_024;
 
 /// The sessions of a plan.
 pub struct Sessions {
@@ -45,6 +50,8 @@ pub struct Sessions {
     expressions: Vec<(String, Expression)>,
     baselines: Vec<(String, Baseline)>,
     schema: Arc<Schema>,
+    /// Rows of sessions that were closed while a batch was worked on.
+    closed: VecDeque<RecordBatch>,
     /// Records that arrived since the entity was last swept.
     unswept: usize,
     /// Up to where emitted sessions and baselines were forgotten.
@@ -70,6 +77,7 @@ impl Sessions {
             expressions: Vec::new(),
             baselines: Vec::new(),
             schema: Arc::new(Schema::empty()),
+            closed: VecDeque::new(),
             unswept: 0,
             forgotten: i64::MIN,
         }
@@ -126,18 +134,45 @@ impl Sessions {
         starts
     }
 
-    /// Baseline number `number` as of each time.
-    pub fn read_baseline(&mut self, number: usize, times: &[i64]) -> ArrayRef {
+    /// Baseline number `number` as of each event, at the watermark that it arrived under.
+    pub fn read_baseline(&mut self, number: usize, times: &[i64], watermarks: &[i64]) -> ArrayRef {
         let (_, baseline) = &mut self.baselines[number];
-        Arc::new(times.iter().map(|&time| baseline.read(time)).collect::<arrow::array::Float64Array>())
+        let values = times.iter().zip(watermarks).map(|(&time, &mark)| baseline.read(time.min(mark)));
+        Arc::new(values.collect::<arrow::array::Float64Array>())
+    }
+
+    /// Where the events from `begin` on must be cut: before a late one, which may change a session that is closed, and where
+    /// the watermark passes a step of a baseline, whose sessions have all closed then.
+    pub fn next_cut(&self, accepted: &Accepted, begin: usize) -> usize {
+        let step_end = self.baselines.iter().map(|(_, b)| b.step_end(accepted.watermarks[begin])).min();
+        let cuts = |i: &usize| accepted.late[*i] || step_end.is_some_and(|end| accepted.watermarks[*i] >= end);
+        (begin + 1..accepted.len()).find(cuts).unwrap_or(accepted.len())
+    }
+
+    /// Close what is due at `mark`; [`Self::close`] gives it.
+    ///
+    /// # Errors
+    /// An expression that fails.
+    pub fn close_due(&mut self, entity: &mut Entity, mark: i64) -> Result<()> {
+        while let Some(rows) = self.close_some(entity, mark, CLOSED_AT_ONCE)? {
+            self.closed.push_back(rows);
+        }
+        Ok(())
     }
 
     /// The rows of sessions that the watermark has closed or that late events have changed since; none if there are none.
-    /// More than `most` only by the sessions of one run of events.
     ///
     /// # Errors
     /// An expression that fails.
     pub fn close(&mut self, entity: &mut Entity, mark: i64, most: usize) -> Result<Option<RecordBatch>> {
+        match self.closed.pop_front() {
+            Some(rows) => Ok(Some(rows)),
+            None => self.close_some(entity, mark, most),
+        }
+    }
+
+    /// More than `most` only by the sessions of one run of events.
+    fn close_some(&mut self, entity: &mut Entity, mark: i64, most: usize) -> Result<Option<RecordBatch>> {
         let mut rows = SessionRows::new(entity.columns(16)?);
         let mut looked_at = LookedAt::default();
         while rows.sessions.len() < most {

@@ -4,6 +4,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Schema, TimestampMicrosecondType};
 use std::hint::black_box;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::plan::StreamPlan;
@@ -27,6 +28,8 @@ pub enum Outcome {
     BeforeEarliest = 3,
     /// Event time too far ahead of the arrival: malformed; it must not push the watermark.
     AheadOfArrival = 4,
+    /// Accepted, behind the watermark but inside the allowed lateness.
+    Late = 5,
 }
 
 /// The state of one stream's gate.
@@ -53,6 +56,25 @@ pub struct Accepted {
     pub watermarks: Vec<i64>,
     /// Behind the watermark but inside the allowed lateness.
     pub late: Vec<bool>,
+}
+
+impl Accepted {
+    /// Number of accepted records.
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// The accepted records of a range, without outcomes.
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        Self {
+            outcomes: Vec::new(),
+            batch: self.batch.slice(range.start, range.len()),
+            times: self.times[range.clone()].to_vec(),
+            ids: self.ids[range.clone()].to_vec(),
+            watermarks: self.watermarks[range.clone()].to_vec(),
+            late: self.late[range].to_vec(),
+        }
+    }
 }
 
 impl StreamState {
@@ -120,12 +142,12 @@ impl StreamState {
             let partition = partitions.map_or(0, |p| p[i]);
             let outcome = self.judge(time, id, arrival);
             accepted.outcomes.push(outcome);
-            if outcome == Outcome::Accepted {
+            if matches!(outcome, Outcome::Accepted | Outcome::Late) {
                 kept.push(i as u32);
                 accepted.times.push(time);
                 accepted.ids.push(id);
                 accepted.watermarks.push(self.watermark.current());
-                accepted.late.push(time < self.watermark.current());
+                accepted.late.push(outcome == Outcome::Late);
                 self.watermark.observe(partition, time, arrival);
             }
         }
@@ -145,6 +167,8 @@ impl StreamState {
             Outcome::TooLate
         } else if !self.seen.insert(id, time) {
             Outcome::Duplicate
+        } else if time < self.watermark.current() {
+            Outcome::Late
         } else {
             Outcome::Accepted
         }

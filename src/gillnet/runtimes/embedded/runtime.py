@@ -24,7 +24,7 @@ from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics, StreamCounts
 from gillnet.operators.decode import Decoded, Malformed, malformed_records, stream_decoder
 from gillnet.operators.encode import EncodeOperator, record_keys
-from gillnet.operators.features import LATE, FeatureOperator, Outcome
+from gillnet.operators.features import FeatureOperator, Outcome
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded.outputs import Outputs
 from gillnet.runtimes.embedded.overlap import HAND_OVER_RECORDS, OverlappedStage
@@ -38,11 +38,12 @@ _FIRST_BATCH_RECORDS, _LEAST_BATCH_RECORDS = 256, 16
 
 _COLLECT_AFTER_OBJECTS = 100_000
 
-_REFUSED: dict[int, tuple[str, str]] = {
+_SET_ASIDE: dict[int, tuple[str, str]] = {
     Outcome.DUPLICATE: ("duplicate", "a record with this id was read before"),
     Outcome.TOO_LATE: ("too_late", "further behind the watermark than the allowed lateness"),
     Outcome.BEFORE_EARLIEST: ("event_time_too_early", "before the stream's earliest event time"),
     Outcome.AHEAD_OF_ARRIVAL: ("event_time_ahead", "too far ahead of its arrival"),
+    Outcome.LATE: ("late", "behind the watermark, inside the allowed lateness"),
 }
 
 
@@ -221,8 +222,6 @@ class EmbeddedRuntime:
         # Not only when all is quiet: one silent partition must not hold the others' watermark.
         self.features.pass_time(raw.arrival_time_us)
         self._divert(raw, decoded, processed.outcomes, counts)
-        if processed.rows is not None and processed.rows.num_rows:
-            self._count_late(raw, decoded, processed.outcomes, processed.rows, counts)
         self.metrics.batches += 1
         spent_s = self._clock.monotonic_s() - began
         if processed.rows is not None and processed.rows.num_rows:
@@ -243,43 +242,30 @@ class EmbeddedRuntime:
         self._assigned[stream] = assigned
 
     def _divert(self, raw: RawBatch, decoded: Decoded, outcomes: bytes, counts: StreamCounts) -> None:
-        """Count every record, and send what is not scored to its side output (I3)."""
-        accepted = outcomes.count(Outcome.ACCEPTED)
-        counts.scored += accepted
+        """Count every record, and send what is not scored, and a copy of what is late, to its side output (I3)."""
+        accepted, late = outcomes.count(Outcome.ACCEPTED), outcomes.count(Outcome.LATE)
+        counts.scored += accepted + late
+        counts.late += late
         malformed = list(decoded.malformed)
-        refused: dict[str, list[Malformed]] = {}
+        aside: dict[str, list[Malformed]] = {}
         if accepted < len(outcomes):
             places = range(len(outcomes)) if decoded.rows is None else decoded.rows.to_pylist()
             for place, outcome in zip(places, outcomes, strict=True):
                 if outcome == Outcome.ACCEPTED:
                     continue
-                reason, detail = _REFUSED[outcome]
-                kind = reason if reason in ("duplicate", "too_late") else "malformed"
-                target = malformed if kind == "malformed" else refused.setdefault(kind, [])
+                reason, detail = _SET_ASIDE[outcome]
+                kind = reason if reason in ("duplicate", "too_late", "late") else "malformed"
+                target = malformed if kind == "malformed" else aside.setdefault(kind, [])
                 target.append(Malformed(place, reason, detail))
         counts.malformed += len(malformed)
-        counts.duplicate += len(refused.get("duplicate", ()))
-        counts.too_late += len(refused.get("too_late", ()))
+        counts.duplicate += len(aside.get("duplicate", ()))
+        counts.too_late += len(aside.get("too_late", ()))
         # The decoder's and the gate's refusals, in the order of arrival, wherever batches end.
         malformed.sort(key=lambda record: record.index)
-        for kind, records in (("malformed", malformed), *refused.items()):
-            counts.reasons.update(record.reason for record in records)
+        for kind, records in (("malformed", malformed), *aside.items()):
+            if kind != "late":
+                counts.reasons.update(record.reason for record in records)
             self._write_aside(raw, kind, records)
-
-    def _count_late(self, raw: RawBatch, decoded: Decoded, outcomes: bytes, rows: Batch, counts: StreamCounts) -> None:
-        late = rows.column(LATE)
-        behind = late.true_count
-        counts.late += behind
-        if not behind:
-            return
-        places = range(len(outcomes)) if decoded.rows is None else decoded.rows.to_pylist()
-        accepted = [place for place, outcome in zip(places, outcomes, strict=True) if outcome == Outcome.ACCEPTED]
-        records = [
-            Malformed(place, "late", "behind the watermark, inside the allowed lateness")
-            for place, is_late in zip(accepted, late.to_pylist(), strict=True)
-            if is_late
-        ]
-        self._write_aside(raw, "late", records)
 
     def _write_aside(self, raw: RawBatch, kind: str, records: list[Malformed]) -> None:
         def write() -> None:
