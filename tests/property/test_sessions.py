@@ -8,7 +8,19 @@ from typing import Any
 from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_engine import SECOND, START, Row, aggregates, batch_of, engine_plan, evaluate, same, stream_plan, with_times
+from kernel_engine import (
+    SECOND,
+    START,
+    TAKEN,
+    Row,
+    aggregates,
+    batch_of,
+    engine_plan,
+    evaluate,
+    same,
+    stream_plan,
+    with_times,
+)
 
 from gillnet._kernel import Engine
 from gillnet.plan.nodes import AggregateNode, SessionWindow
@@ -109,7 +121,7 @@ def test_i2_i5_last_revisions_are_the_sessions_of_the_accepted_events(definition
     while start < len(events):
         batch = events[start : start + sizes[turn % len(sizes)]]
         outcomes, _ = engine.process("s", batch_of(batch), START)
-        accepted += [row for row, outcome in zip(batch, outcomes, strict=True) if outcome == 0]
+        accepted += [row for row, outcome in zip(batch, outcomes, strict=True) if outcome in TAKEN]
         if asks[turn % len(asks)]:
             sink.drain(engine, most)
         start, turn = start + len(batch), turn + 1

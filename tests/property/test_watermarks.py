@@ -8,7 +8,7 @@ from typing import Any
 from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_engine import SECOND, START, batch_of, engine_plan, stream_plan, with_times
+from kernel_engine import SECOND, START, TAKEN, batch_of, engine_plan, stream_plan, with_times
 
 from gillnet._kernel import Engine
 from gillnet.core.schema import Schema, String
@@ -89,9 +89,11 @@ def check_batch(
     rows = iter(with_times(batch))
     for (partition, _), event, outcome in zip(records, events, outcomes, strict=True):
         before = gate.watermark
-        assert Outcome(outcome).name.lower() == gate.take(partition, event["id"], event["ts"], now)
-        if outcome == Outcome.ACCEPTED:
+        taken = gate.take(partition, event["id"], event["ts"], now)
+        late = taken == "accepted" and before is not None and event["ts"] < before
+        assert Outcome(outcome).name.lower() == ("late" if late else taken)
+        if outcome in TAKEN:
             row = next(rows)
-            assert (row["__watermark"], row["__late"]) == (before, before is not None and event["ts"] < before)
+            assert (row["__watermark"], row["__late"]) == (before, late)
     assert next(rows, None) is None
     assert engine.watermark("s")[0] == gate.watermark

@@ -156,8 +156,15 @@ impl LargeKey {
     }
 
     fn seek_session(&mut self, plan: &WindowPlan, window: usize, high: Position, floors: &[i64], gap: i64, max: i64) {
-        if self.cursors[window].high > high || self.cursors[window].chain.start == i64::MIN {
+        let cursor = self.cursors[window];
+        if cursor.chain.start == i64::MIN || (cursor.high > high && cursor.low >= high) {
             self.restart_session(plan, window, high, floors, gap);
+        }
+        // Back inside the session: its start stands, since nothing at or before its first event has changed.
+        while self.cursors[window].high > high {
+            self.step_high_down(plan, window);
+            let before = self.log.previous(self.cursors[window].high);
+            self.cursors[window].chain.last = row::time(self.log.row(before));
         }
         while self.cursors[window].high < high {
             let time = row::time(self.log.row(self.cursors[window].high));
