@@ -17,8 +17,8 @@ mod session_timers;
 mod sessions;
 mod stream;
 
-use arrow::compute::concat_batches;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringBuilder};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema};
 use std::sync::Arc;
 
