@@ -98,12 +98,17 @@ class Bench:
     def finish(self) -> list[str]:
         """Let a last run read to the end; return its log."""
         process = self.start(until_end=True)
-        assert process.wait(90) == 0, self.log()
+        code = process.wait(90)
+        self.running.remove(process)
+        assert code == 0, self.log()
         return self.events()
 
-    def stop(self, process: subprocess.Popen[bytes]) -> int:
-        process.send_signal(signal.SIGTERM)
-        return process.wait(60)
+    def end(self, process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal; return the exit code."""
+        process.send_signal(how)
+        code = process.wait(60)
+        self.running.remove(process)
+        return code
 
     def log(self, run: int = -1) -> str:
         return self.logs[run].read_text(errors="replace")
@@ -127,6 +132,15 @@ class Bench:
         admin = AdminClient({"bootstrap.servers": self.servers})
         [future] = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self.name)]).values()
         return sum(max(place.offset, 0) for place in future.result().topic_partitions)
+
+    def wait_until(self, holds: Callable[[], object], what: str, *, timeout_s: float = 60.0) -> None:
+        """Wait for something that the runs bring about, and not longer than they live."""
+
+        def holds_or_died() -> object:
+            assert all(process.poll() is None for process in self.running), f"{what}; a run has ended: {self.log()}"
+            return holds()
+
+        wait_until(holds_or_died, what, timeout_s=timeout_s)
 
     def close(self) -> None:
         for process in self.running:

@@ -14,7 +14,7 @@ from gillnet.connectors.kafka import KafkaSink, ensure_topics
 from gillnet.connectors.local_kafka import LocalKafka
 from gillnet.core.messages import OutputRecord
 
-from .faulty import Bench, Load, wait_until
+from .faulty import Bench, Load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,9 +54,8 @@ def test_a_run_that_is_killed_again_and_again_loses_nothing(bench: Bench) -> Non
         for _ in range(3):
             before = bench.decided()
             process = bench.start()
-            wait_until(lambda before=before: bench.decided() > before + 500, "no decisions come")
-            process.send_signal(signal.SIGKILL)
-            assert process.wait(10) == -signal.SIGKILL
+            bench.wait_until(lambda before=before: bench.decided() > before + 500, "no decisions come")
+            assert bench.end(process, signal.SIGKILL) == -signal.SIGKILL
         written = load.end()
     bench.finish()
     decided = Counter(bench.ids())
@@ -68,8 +67,8 @@ def test_a_run_that_is_killed_again_and_again_loses_nothing(bench: Bench) -> Non
 def test_sigterm_under_load_finishes_flushes_commits_and_leaves_nothing_to_repeat(bench: Bench) -> None:
     with Load(bench.kafka, bench.topic) as load:
         process = bench.start()
-        wait_until(lambda: bench.decided() > 1_000, "no decisions come")
-        assert bench.stop(process) == 0, bench.log()
+        bench.wait_until(lambda: bench.decided() > 1_000, "no decisions come")
+        assert bench.end(process) == 0, bench.log()
         committed, decided = bench.committed(), bench.ids()
         assert committed == len(decided) == len(set(decided)) > 1_000
         assert bench.events()[-1] == "finished"
@@ -82,15 +81,15 @@ def test_sigterm_under_load_finishes_flushes_commits_and_leaves_nothing_to_repea
 def test_a_member_that_joins_and_one_that_leaves_lose_nothing(bench: Bench) -> None:
     with Load(bench.kafka, bench.topic) as load:
         first = bench.start()
-        wait_until(lambda: bench.decided() > 500, "no decisions come")
+        bench.wait_until(lambda: bench.decided() > 500, "no decisions come")
         second = bench.start()
-        wait_until(
+        bench.wait_until(
             lambda: '"records_per_s"' in bench.log() and not _reads_nothing(bench), "the second member reads nothing"
         )
-        assert bench.stop(second) == 0, bench.log(1)
+        assert bench.end(second) == 0, bench.log(1)
         before = bench.decided()
-        wait_until(lambda: bench.decided() > before + 2_000, "the first member does not go on")
-        assert bench.stop(first) == 0, bench.log(0)
+        bench.wait_until(lambda: bench.decided() > before + 2_000, "the first member does not go on")
+        assert bench.end(first) == 0, bench.log(0)
         written = load.end()
     bench.finish()
     assert set(bench.ids()) == set(written)
@@ -112,7 +111,7 @@ def _reads_nothing(bench: Bench) -> bool:
 def test_a_broker_that_goes_away_is_waited_for_and_told_of(fragile: Bench, outage: str, seconds: int) -> None:
     with Load(fragile.kafka, fragile.topic, rate=1_000) as load:
         process = fragile.start()
-        wait_until(lambda: fragile.decided() > 500, "no decisions come")
+        fragile.wait_until(lambda: fragile.decided() > 500, "no decisions come")
         if outage == "paused":
             fragile.kafka.pause()
             time.sleep(seconds)
@@ -121,13 +120,13 @@ def test_a_broker_that_goes_away_is_waited_for_and_told_of(fragile: Bench, outag
             fragile.kafka.kill()
             time.sleep(seconds)
             fragile.kafka.restart()
-        wait_until(
+        fragile.wait_until(
             lambda: "broker is back" in fragile.events(), "it does not say that the broker is back", timeout_s=90
         )
         after = fragile.decided()
-        wait_until(lambda: fragile.decided() > after + 1_000, "it does not go on", timeout_s=90)
+        fragile.wait_until(lambda: fragile.decided() > after + 1_000, "it does not go on", timeout_s=90)
         assert process.poll() is None
-        assert fragile.stop(process) == 0, fragile.log()
+        assert fragile.end(process) == 0, fragile.log()
         written = load.end()
     events = fragile.events()
     assert events.index("broker is away, waiting") < events.index("broker is back")
