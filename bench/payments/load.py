@@ -108,7 +108,7 @@ def _send(schedule: Schedule, connection: Connection[Any, Any]) -> None:
     encoded = [encode(chunk) for chunk in generate(schedule.workload)]
     keys = list(chain.from_iterable(keys for keys, _ in encoded))
     values = list(chain.from_iterable(values for _, values in encoded))
-    producer = Producer({"bootstrap.servers": schedule.bootstrap, "linger.ms": 0, "partitioner": PARTITIONER})
+    producer = Producer({"bootstrap.servers": schedule.bootstrap, "linger.ms": 1, "partitioner": PARTITIONER})
     producer.list_topics(schedule.input, timeout=30)
     connection.send("ready")
     connection.recv()

@@ -22,7 +22,7 @@ from bench.payments.check import Comparison, compare
 from bench.payments.contenders.registry import HANDWRITTEN, contenders_named, names
 from bench.payments.contract import Job
 from bench.payments.inputs import ensure_model, expected_scores
-from bench.payments.latency import FLOOR, Latency, LatencyPlan, add_arguments, measure
+from bench.payments.latency import add_arguments, measure_all, typical
 from bench.payments.machine import describe
 from bench.payments.process import Contender, Measurement, run
 from bench.payments.report import latency_table, show, throughput_table
@@ -156,17 +156,6 @@ def run_throughput(stage: Stage, contenders: Sequence[Contender], rounds: int) -
     return results
 
 
-def run_latency(stage: Stage, contenders: Sequence[Contender], options: argparse.Namespace) -> list[Latency]:
-    """Measure every contender at every rate."""
-    results = []
-    for rate in options.rates:
-        plan = LatencyPlan(rate_per_s=rate, seconds=options.seconds, warmup_s=options.warmup, workload=stage.workload)
-        for contender in (FLOOR, *contenders):
-            results.append(measure(stage.broker, contender, stage.model, plan))
-            show(f"{contender.name} at {rate}/s: p50 {results[-1].p50_ms:.2f} ms, p99 {results[-1].p99_ms:.2f} ms")
-    return results
-
-
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -195,18 +184,20 @@ def main() -> None:
         stage = Stage(broker=broker, model=model, workload=workload, slow_events=options.slow_events, expected=expected)
         mean_bytes = stage.fill_topics(contenders) if options.rounds else None
         results = run_throughput(stage, contenders, options.rounds) if options.rounds else []
-        latencies = [] if options.no_latency else run_latency(stage, contenders, options)
+        latencies = [] if options.no_latency else measure_all(broker, contenders, model, workload, options)
     baseline = next((result for result in results if result.contender == HANDWRITTEN.name), None)
     if results:
         show(throughput_table(results, baseline))
     if latencies:
-        show(latency_table(latencies))
+        show(latency_table([typical(rounds) for rounds in latencies]))
     record = {
         "machine": machine,
         "workload": {**asdict(workload), "mean_payload_bytes": mean_bytes, "partitions": topics.PARTITIONS},
         "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
         "throughput": [result.to_json() for result in results],
-        "latency": [asdict(latency) for latency in latencies],
+        "latency": [
+            {**asdict(typical(rounds)), "rounds": [asdict(latency) for latency in rounds]} for rounds in latencies
+        ],
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

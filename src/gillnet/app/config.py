@@ -234,6 +234,7 @@ def _detail(value: Any, what: str) -> str:
 
 _OPTIONS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "latency_budget": ("latency_budget_ms", _milliseconds),
+    "turn": ("turn_ms", _milliseconds),
     "max_batch_records": ("max_batch_records", _whole),
     "commit_interval": ("commit_interval_s", _seconds),
     "emit": ("emit", _emit),

@@ -36,6 +36,8 @@ _log = structlog.get_logger("gillnet.run")
 # Until a batch's cost is known; and the least, so that one slow batch does not bring the run down to single records.
 _FIRST_BATCH_RECORDS, _LEAST_BATCH_RECORDS = 256, 16
 
+_SMALL_BATCH_RECORDS = 64
+
 _COLLECT_AFTER_OBJECTS = 100_000
 
 _SET_ASIDE: dict[int, tuple[str, str]] = {
@@ -55,6 +57,10 @@ class RuntimeOptions:
     ----------
     latency_budget_ms
         A micro-batch is kept so small that processing it takes at most about this long.
+    turn_ms
+        While batches are small, a turn of the loop takes at least so long: at some thousand records a second, a few of them
+        then share the fixed cost of a turn, instead of keeping a core busy with batches of one. A record that comes after
+        a pause is never held.
     max_batch_records
         Records of one micro-batch at the most.
     commit_interval_s
@@ -72,6 +78,7 @@ class RuntimeOptions:
     """
 
     latency_budget_ms: float = 10.0
+    turn_ms: float = 1.0
     max_batch_records: int = 4_096
     commit_interval_s: float = 2.0
     emit: str | None = None
@@ -142,6 +149,7 @@ class EmbeddedRuntime:
         )
         self._emit_all = (self.options.emit or ("flagged" if plan.sessions else "all")) == "all"
         self._session_encoder: EncodeOperator | None = None
+        self._small_turn = True
         self._batch_limit = min(_FIRST_BATCH_RECORDS, self.options.max_batch_records)
         self._committed_s = self._clock.monotonic_s()
         self._uncommitted = False
@@ -158,8 +166,11 @@ class EmbeddedRuntime:
     def _run(self, stop: threading.Event) -> RunMetrics:
         try:
             while not stop.is_set() and len(self._done) < len(self._sources) and not self._full():
+                began_s = self._clock.monotonic_s()
                 if not self._turn():
                     self._idle()
+                elif self._small_turn:
+                    self._clock.sleep(max(0.0, self.options.turn_ms / 1_000 - self._clock.monotonic_s() + began_s))
                 self._commit_if_due()
                 if self._on_turn is not None:
                     self._on_turn()
@@ -194,6 +205,7 @@ class EmbeddedRuntime:
 
     def _turn(self) -> bool:
         """Poll every source once; whether anything came."""
+        self._small_turn = True
         alone, came = len(self._sources) - len(self._done) == 1, False
         for name, source in self._sources.items():
             if name in self._done:
@@ -202,6 +214,7 @@ class EmbeddedRuntime:
             raw = source.poll(self._most(name), wait_s)
             if raw is not None:
                 came = True
+                self._small_turn &= len(raw.values) < _SMALL_BATCH_RECORDS
                 self._process(raw)
             elif source.finished:
                 self._done.add(name)
