@@ -13,7 +13,7 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 KAFKA ?=
-BENCH ?= -m bench.payments.run
+BENCH ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -84,7 +84,13 @@ test-deep: setup ## 10,000 examples a property, and the Rust tests with overflow
 
 .PHONY: bench
 bench: $(BENCH_VENV)/.installed check-kafka ## speed, CPU, memory and latency beside others; BENCH="-m bench.payments.latency …"
-	$(BENCH_VENV)/bin/python $(BENCH)
+	$(BENCH_VENV)/bin/python $(or $(BENCH),-m bench.payments.run)
+	$(if $(BENCH),,$(BENCH_VENV)/bin/python -m bench.memory_flat)
+
+.PHONY: report
+report: setup check-kafka ## how well both scenarios catch, by the simulator's labels, in memory and through a real broker
+	$(BIN)/python -m gillnet.lifecycle.report_payments --kafka
+	$(BIN)/python -m gillnet.lifecycle.report_bots --kafka
 
 .PHONY: dist
 dist: setup ## the wheel and the source distribution
