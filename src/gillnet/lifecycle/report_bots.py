@@ -309,17 +309,19 @@ def _cells(found: Detection) -> list[str]:
 
 def main(
     kafka: Annotated[bool, typer.Option(help="Also run it through a real Kafka broker, started for it.")] = False,
+    alerts: Annotated[bool, typer.Option("--alerts", help="Log each alert of the run through Kafka.")] = False,
     days: Annotated[int, typer.Option(help="Days of clicks at each difficulty.")] = 2,
     output: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")] = RESULTS,
 ) -> None:
     """Measure how well bot sessions are flagged while they run."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"))
     with ExitStack() as stack:
         servers = None
         if kafka:
             from gillnet.connectors.local_kafka import LocalKafka
 
             servers = stack.enter_context(LocalKafka()).bootstrap_servers
-        measured = report(days=days, bootstrap_servers=servers, on_alerts=log_alerts if kafka else None)
+        measured = report(days=days, bootstrap_servers=servers, on_alerts=log_alerts if alerts else None)
     measured.save(output)
     console = Console()
     # The table needs its width where the output is no terminal, too.

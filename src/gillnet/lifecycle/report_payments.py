@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 import pyarrow as pa
+import structlog
 
 from gillnet.core.time import DAY, SystemClock
 from gillnet.lifecycle.evaluate import at_alert_rate, average_precision, recall_by_kind
@@ -141,7 +142,7 @@ def unseen(seed: int, days: float, *, start_us: int = 1_775_433_600_000_000) -> 
 
 
 def report(
-    *, seed: int = 99, days: int = 4, kafka: bool = False, rate: float = 2_000, seconds: float = 20
+    *, seed: int = 99, days: int = 4, kafka: bool = False, rate: float = 500, seconds: float = 60
 ) -> PaymentsReport:
     """Run the scenario and judge its decisions by the simulator's labels, all of them as known in the end.
 
@@ -277,10 +278,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=99)
     parser.add_argument("--days", type=int, default=4, help="measured days, over memory")
     parser.add_argument("--kafka", action="store_true", help="through a real broker as well")
-    parser.add_argument("--rate", type=float, default=2_000, help="payments a second, through Kafka")
-    parser.add_argument("--seconds", type=float, default=20, help="measured seconds, through Kafka")
+    parser.add_argument("--rate", type=float, default=500, help="payments a second, through Kafka")
+    parser.add_argument("--seconds", type=float, default=60, help="measured seconds, through Kafka")
     parser.add_argument("--out", type=Path, default=Path("bench/results/scenario_payments.json"))
     options = parser.parse_args(arguments)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"))
     reports = []
     for kafka in (False, True) if options.kafka else (False,):
         found = report(seed=options.seed, days=options.days, kafka=kafka, rate=options.rate, seconds=options.seconds)
