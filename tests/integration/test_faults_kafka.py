@@ -102,8 +102,8 @@ def _reads_nothing(bench: Bench) -> bool:
 @pytest.mark.parametrize(
     ("outage", "seconds"),
     [
-        ("paused", 8),
         ("restarted", 3),
+        # Not shorter: where nothing was in flight, only reading notices a frozen broker, after some 20 s.
         pytest.param("paused", 30, marks=pytest.mark.slow),
         pytest.param("restarted", 30, marks=pytest.mark.slow),
     ],
