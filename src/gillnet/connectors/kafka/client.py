@@ -38,6 +38,10 @@ COMMON_SETTINGS: dict[str, Any] = {
 }
 
 
+SILENT_S = 5.0
+"""A broker that answers nothing for so long is told of as away."""
+
+
 def is_secret(name: str) -> bool:
     """Whether the value of the setting ``name`` must never be shown."""
     return _SECRET_NAME.search(name) is not None

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from gillnet.connectors.kafka.client import BrokerWatch, Settings, check_settings, check_topic, make_client, readable
+from gillnet.connectors.kafka.client import (
+    SILENT_S,
+    BrokerWatch,
+    Settings,
+    check_settings,
+    check_topic,
+    make_client,
+    readable,
+)
 from gillnet.core.errors import SinkError
 from gillnet.core.messages import OutputRecord
 from gillnet.core.time import Clock, SystemClock
@@ -45,7 +53,6 @@ OnDelivery = Callable[[KafkaError | None, object], None]
 _CHUNK_RECORDS = 4_096
 _WAIT_S = 0.05
 # A broker that acknowledges nothing for so long is said to be away: a frozen one keeps its connections open.
-_SILENT_S = 5.0
 # What is kept of a side output's value that the topic is too narrow for; where even that is refused, nothing is.
 _KEPT_BYTES = 262_144
 
@@ -204,8 +211,8 @@ class KafkaSink:
             self._watch.seen()
         elif self._stalled_since_s is None:
             self._stalled_since_s = self._clock.monotonic_s()
-        elif self._clock.monotonic_s() - self._stalled_since_s >= _SILENT_S:
-            self._watch.silent(f"no acknowledgement for {_SILENT_S:g} s")
+        elif self._clock.monotonic_s() - self._stalled_since_s >= SILENT_S:
+            self._watch.silent(f"no acknowledgement for {SILENT_S:g} s")
 
     def write_records(self, records: Sequence[OutputRecord]) -> None:
         """Queue records with headers, in order; blocks while the queue is full.

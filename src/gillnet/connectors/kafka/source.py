@@ -21,7 +21,15 @@ from confluent_kafka import (
 )
 
 from gillnet.connectors.kafka.bounded import BoundedRead
-from gillnet.connectors.kafka.client import BrokerWatch, Settings, check_settings, check_topic, make_client, readable
+from gillnet.connectors.kafka.client import (
+    SILENT_S,
+    BrokerWatch,
+    Settings,
+    check_settings,
+    check_topic,
+    make_client,
+    readable,
+)
 from gillnet.core.errors import ConfigurationError, SourceError
 from gillnet.core.messages import Headers, RawBatch
 from gillnet.core.time import Clock, SystemClock
@@ -60,6 +68,7 @@ _DEFAULTS: dict[str, Any] = {
 _MAX_BATCH_RECORDS = 1_000_000  # A limit of confluent-kafka.
 _REQUEST_TIMEOUT_S = 5.0
 _RETRY_S = 1.0
+_QUIET_S = 3.0
 _COMMIT_WAIT_S = 10.0
 
 _HOPELESS = frozenset(
@@ -160,6 +169,8 @@ class KafkaSource:
         self._commit_in_flight = False
         self._retry_commit_at_s: float | None = None
         self._probe_at_s = 0.0
+        self._answered_s = self._clock.monotonic_s()  # When the broker last gave a record or answered a probe.
+        self._unanswered_since_s: float | None = None  # The first probe after that which it did not answer.
         self._group_check_at_s = 0.0
         self._hopeless: str | None = None
         self._closed = False
@@ -279,20 +290,35 @@ class KafkaSource:
         for partition_id in list(self._to_reset):
             self._reset(partition_id)
         if heard:
-            self._watch.seen()
-        elif self._watch.away and self._clock.monotonic_s() >= self._probe_at_s:
-            self._probe()
+            self._note_answer()
+        else:
+            self._probe_if_due()
         if self._bounded is not None and not heard:
             self._ask_the_group(self._bounded)
 
-    def _probe(self) -> None:
-        """Ask whether the broker is back, for a topic on which nothing comes."""
-        self._probe_at_s = self._clock.monotonic_s() + _RETRY_S
+    def _note_answer(self) -> None:
+        self._answered_s = self._clock.monotonic_s()
+        self._unanswered_since_s = None
+        self._watch.seen()
+
+    def _probe_if_due(self) -> None:
+        """Ask whether the broker is there, for a topic on which nothing comes.
+
+        A broker that is frozen keeps its connections: librdkafka tells of it late, or not at all.
+        """
+        now_s = self._clock.monotonic_s()
+        quiet = self._watch.away or now_s - self._answered_s >= _QUIET_S
+        if not quiet or now_s < self._probe_at_s:
+            return
+        self._probe_at_s = now_s + _RETRY_S
         try:
             self._consumer.list_topics(self.topic, timeout=0.2)
         except KafkaException:
-            return
-        self._watch.seen()
+            self._unanswered_since_s = self._unanswered_since_s or now_s
+            if now_s - self._unanswered_since_s >= SILENT_S:
+                self._watch.silent(f"no answer for {SILENT_S:g} s")
+        else:
+            self._note_answer()
 
     def _ask_the_group(self, bounded: BoundedRead) -> None:
         """Close the partitions that other members have read up to their end and committed."""
