@@ -102,11 +102,6 @@ impl KeyedStore {
         &self.layout
     }
 
-    /// The slot of `key`, a new one if it has none. Stays valid until the next sweep.
-    pub fn locate(&mut self, key: &str) -> u32 {
-        self.slot_of(key)
-    }
-
     /// Read the words that an arrival at `slot` begins with, and return something that depends on them.
     ///
     /// A key's state lies anywhere in memory, and waiting for it is most of what an arrival costs. Done for a group of keys
@@ -268,7 +263,7 @@ impl KeyedStore {
     /// Bytes of another version or definition, or torn ones.
     pub fn decode_key(&mut self, key: &str, bytes: &[u8]) -> Result<()> {
         let decoded = super::codec::decode(&self.layout, bytes)?;
-        let slot = self.slot_of(key);
+        let slot = self.locate(key);
         let (mut rows, stride) = (decoded.rows, self.layout.stride());
         for event in rows.chunks_exact_mut(stride) {
             for &lane in &self.text_lanes {
@@ -316,7 +311,8 @@ impl KeyedStore {
         self.slots[slot].key.as_str()
     }
 
-    fn slot_of(&mut self, key: &str) -> u32 {
+    /// The slot of `key`, a new one if it has none. Stays valid until the next sweep.
+    pub fn locate(&mut self, key: &str) -> u32 {
         let tag = tag_of(&self.hasher, key);
         let found = self.index.find(spread(tag), |entry| entry.tag == tag && self.key_at(entry.slot) == key);
         if let Some(entry) = found {
