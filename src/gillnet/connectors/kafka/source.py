@@ -171,6 +171,7 @@ class KafkaSource:
         self._probe_at_s = 0.0
         self._answered_s = self._clock.monotonic_s()  # When the broker last gave a record or answered a probe.
         self._unanswered_since_s: float | None = None  # The first probe after that which it did not answer.
+        self._probe_answered = False
         self._group_check_at_s = 0.0
         self._hopeless: str | None = None
         self._closed = False
@@ -289,9 +290,14 @@ class KafkaSource:
             self._send_commit()
         for partition_id in list(self._to_reset):
             self._reset(partition_id)
-        if heard:
+        if self._probe_answered:
+            # Only now: what librdkafka told before the answer waited in its queue until this poll.
+            self._probe_answered = False
+            self._watch.seen()
+        if heard and not self._watch.away:
             self._note_answer()
         else:
+            # While the broker is away, records are no sign of it: they may have waited in the local queue.
             self._probe_if_due()
         if self._bounded is not None and not heard:
             self._ask_the_group(self._bounded)
@@ -299,7 +305,6 @@ class KafkaSource:
     def _note_answer(self) -> None:
         self._answered_s = self._clock.monotonic_s()
         self._unanswered_since_s = None
-        self._watch.seen()
 
     def _probe_if_due(self) -> None:
         """Ask whether the broker is there, for a topic on which nothing comes.
@@ -319,6 +324,7 @@ class KafkaSource:
                 self._watch.silent(f"no answer for {SILENT_S:g} s")
         else:
             self._note_answer()
+            self._probe_answered = True
 
     def _ask_the_group(self, bounded: BoundedRead) -> None:
         """Close the partitions that other members have read up to their end and committed."""
