@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{make_array, Array, ArrayRef};
 
 use super::operand::Operand;
 use crate::Result;
@@ -51,9 +51,9 @@ impl Node {
         let Some(arguments) = self.arguments().iter().map(row).collect::<Option<Vec<_>>>() else { return Ok(self) };
         let operands: Vec<_> = arguments.iter().map(Operand::Column).collect();
         Ok(match &self {
-            Self::Call1(compute, _) => Self::Constant(compute(&operands[0])?),
-            Self::Call2(compute, _) => Self::Constant(compute(&operands[0], &operands[1])?),
-            Self::CallN(compute, _) => Self::Constant(compute(&operands, 1)?),
+            Self::Call1(compute, _) => constant(compute(&operands[0])?)?,
+            Self::Call2(compute, _) => constant(compute(&operands[0], &operands[1])?)?,
+            Self::CallN(compute, _) => constant(compute(&operands, 1)?)?,
             Self::Column(_) | Self::Constant(_) => self,
         })
     }
@@ -79,4 +79,12 @@ impl Node {
             argument.collect_columns(indices);
         }
     }
+}
+
+/// A constant has a validity buffer only if it is null: functions tell a null constant by that.
+fn constant(array: ArrayRef) -> Result<Node> {
+    if array.null_count() > 0 || array.nulls().is_none() {
+        return Ok(Node::Constant(array));
+    }
+    Ok(Node::Constant(make_array(array.to_data().into_builder().nulls(None).build()?)))
 }

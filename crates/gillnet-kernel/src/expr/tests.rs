@@ -42,6 +42,16 @@ fn a_condition_that_is_null_is_false() {
 }
 
 #[test]
+fn a_constant_that_was_folded_through_a_null_is_no_null() {
+    let batch = payments();
+    let never = json!({"case": [[{"literal": false, "type": "bool"}, integer(1)]], "otherwise": {"literal": null, "type": "int64"}});
+    let seven = json!({"call": "coalesce", "args": [never, integer(7)]});
+    let known = json!({"call": "coalesce", "args": [column("amount"), seven]});
+    let result = Expression::compile(&known, &batch.schema()).unwrap().evaluate(&batch).unwrap();
+    assert_eq!(result.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(1), Some(7), Some(i64::MAX)]);
+}
+
+#[test]
 fn later_expressions_read_earlier_results_and_constants_are_repeated() {
     let batch = payments();
     let named = [
