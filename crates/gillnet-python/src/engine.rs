@@ -55,12 +55,18 @@ impl PyEngine {
         Ok(batch.map(PyBatch))
     }
 
+    fn revisions(&mut self, py: Python<'_>, most: usize) -> PyResult<Option<PyBatch>> {
+        let engine = &mut self.0;
+        let batch = py.detach(|| engine.revisions(most)).map_err(kernel_error)?;
+        Ok(batch.map(PyBatch))
+    }
+
     fn watermark(&self, stream: &str) -> PyResult<(Option<i64>, Option<i32>)> {
         self.0.watermark(stream).map_err(kernel_error)
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let EngineStats { keys, events, bytes, ids, id_bytes, timers, saturated_keys } = self.0.stats();
+        let EngineStats { keys, events, bytes, ids, id_bytes, timers, saturated_keys, revisions } = self.0.stats();
         let dict = PyDict::new(py);
         dict.set_item("keys", keys)?;
         dict.set_item("events", events)?;
@@ -69,6 +75,10 @@ impl PyEngine {
         dict.set_item("id_bytes", id_bytes)?;
         dict.set_item("timers", timers)?;
         dict.set_item("saturated_keys", saturated_keys)?;
+        dict.set_item("revisable_rows", revisions.rows)?;
+        dict.set_item("revisable_bytes", revisions.bytes)?;
+        dict.set_item("disturbances", revisions.disturbances)?;
+        dict.set_item("unrevised", revisions.unrevised)?;
         Ok(dict)
     }
 

@@ -67,6 +67,12 @@ class Pipeline:
     policy
         Rules in order. The first that matches decides; every rule that matches gives its reason. Without a match:
         ``allow``. A condition that is null does not match.
+    revisions
+        Compute a row again when an event that arrives later, inside the allowed lateness, changes it, and send what
+        changed to ``revisions``. Costs memory: rows are kept until nothing can change them any more. Without it, a row
+        stays as it went out.
+    max_events_per_key
+        Events of one key at the most; beyond it the oldest go, and readings are ``saturated``.
 
     Attributes
     ----------
@@ -87,6 +93,7 @@ class Pipeline:
         model: str | None = None,
         model_features: Sequence[str] | None = None,
         policy: Sequence[Rule] = (),
+        revisions: bool = True,
         max_events_per_key: int = 4_000_000,
     ) -> None:
         _check_arguments(features, name, model_features if model is None else None, max_events_per_key)
@@ -104,6 +111,7 @@ class Pipeline:
             sessions=features.sessions,
             model=node,
             policy=tuple(_rule(number, rule, columns) for number, rule in enumerate(_rules(policy), 1)),
+            revisions=revisions,
             max_events_per_key=max_events_per_key,
         )
 

@@ -115,4 +115,6 @@ def _decisions(plan: PipelinePlan) -> list[str]:
         lines += [
             f"  {rule.action:<{width}}  when {format_expression(rule.when)}  [{rule.reason}]" for rule in plan.policy
         ]
+    if not plan.revisions:
+        lines.append("no revisions: a row stays as it went out, whatever arrives later")
     return lines

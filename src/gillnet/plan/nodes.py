@@ -161,7 +161,7 @@ class RuleNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelinePlan:
-    """A whole pipeline."""
+    """A whole pipeline. ``revisions``: rows that went out are computed again when a later arrival changes them (I2)."""
 
     name: str
     root: str
@@ -170,6 +170,7 @@ class PipelinePlan:
     sessions: SessionsNode | None = None
     model: ModelNode | None = None
     policy: tuple[RuleNode, ...] = ()
+    revisions: bool = True
     max_events_per_key: int = 4_000_000
     version: int = PLAN_VERSION
 

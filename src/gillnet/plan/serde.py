@@ -54,6 +54,7 @@ def plan_to_json(plan: PipelinePlan) -> dict[str, Any]:
         "sessions": plan.sessions and _plain(plan.sessions),
         "model": plan.model and {"ref": plan.model.ref, "features": [list(pair) for pair in plan.model.features]},
         "policy": [_plain(rule) | {"when": expression_to_json(rule.when)} for rule in plan.policy],
+        "revisions": plan.revisions,
         "limits": {"max_events_per_key": plan.max_events_per_key},
     }
 
@@ -98,6 +99,7 @@ def _plan_from_json(values: Mapping[str, Any]) -> PipelinePlan:
         sessions=sessions and SessionsNode(**sessions),
         model=model and ModelNode(ref=model["ref"], features=tuple((name, kind) for name, kind in model["features"])),
         policy=tuple(RuleNode(**(rule | {"when": expression_from_json(rule["when"])})) for rule in values["policy"]),
+        revisions=values["revisions"],
         max_events_per_key=values["limits"]["max_events_per_key"],
     )
 

@@ -210,6 +210,8 @@ pub struct Readings {
     pub saturated: Vec<u32>,
     /// The key's slot of each row; none for lookups.
     pub slots: Vec<u32>,
+    /// Rows that came before others of their key that were there already.
+    pub before_others: Vec<u32>,
 }
 
 impl Entity {
@@ -249,7 +251,8 @@ impl Entity {
         let events = self.prepare(&arrays, batch, times, ids)?;
         let keys = Keys::of(batch, self.id.key.as_deref())?;
         let mut columns = self.columns(batch.num_rows())?;
-        let (mut saturated, mut slots) = (Vec::new(), Vec::with_capacity(batch.num_rows()));
+        let (mut saturated, mut before_others) = (Vec::new(), Vec::new());
+        let mut slots = Vec::with_capacity(batch.num_rows());
         let mut values: Vec<Value> = vec![Value::Null; columns.len()];
         for i in 0..batch.num_rows() {
             if i == slots.len() {
@@ -259,17 +262,21 @@ impl Entity {
                 columns.iter_mut().for_each(|column| column.push(Value::Null, |_| ""));
                 continue;
             }
-            let (read, is_saturated) = self.store.arrive(slots[i], &events, i);
+            let arrived = self.store.arrive(slots[i], &events, i);
             // Copied out, since texts are looked up in the store while the columns take them.
-            values.copy_from_slice(read);
-            if is_saturated {
+            values.copy_from_slice(arrived.values);
+            if arrived.saturated {
                 saturated.push(i as u32);
+            }
+            if arrived.before_others {
+                before_others.push(i as u32);
             }
             for (column, &value) in columns.iter_mut().zip(&values) {
                 column.push(value, |code| self.store.text(code));
             }
         }
-        Ok(Readings { columns: columns.into_iter().map(Column::finish).collect(), saturated, slots })
+        let columns = columns.into_iter().map(Column::finish).collect();
+        Ok(Readings { columns, saturated, slots, before_others })
     }
 
     /// Keep the events of a batch without reading.
@@ -340,7 +347,16 @@ impl Entity {
                 column.push(value, |code| self.store.text(code));
             }
         }
-        Ok(Readings { columns: columns.into_iter().map(Column::finish).collect(), saturated, slots: Vec::new() })
+        let columns = columns.into_iter().map(Column::finish).collect();
+        Ok(Readings { columns, saturated, slots: Vec::new(), before_others: Vec::new() })
+    }
+
+    /// Whether it has a key that `event` of the batch belongs to, and which.
+    ///
+    /// # Errors
+    /// A batch without the key's column.
+    pub fn keys<'a>(&self, batch: &'a RecordBatch) -> Result<Keys<'a>> {
+        Keys::of(batch, self.id.key.as_deref())
     }
 
     /// Empty columns for the entity's outputs.

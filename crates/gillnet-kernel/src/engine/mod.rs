@@ -13,6 +13,8 @@ mod baseline;
 mod columns;
 mod entity;
 pub mod plan;
+mod revise;
+mod row_store;
 mod session_timers;
 mod sessions;
 mod stream;
@@ -26,6 +28,8 @@ use self::baseline::Baseline;
 use self::columns::{optional_timestamps, timestamps, Columns};
 use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings};
 use self::plan::{FeaturePlan, Plan};
+use self::revise::{looked_up_by, Revisions};
+pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, OLD, REVISION};
 use self::sessions::{session_features, Sessions};
 pub use self::stream::Outcome;
 use self::stream::{Accepted, StreamState};
@@ -56,6 +60,7 @@ pub struct Engine {
     entities: Vec<Entity>,
     features: Vec<Feature>,
     sessions: Option<Sessions>,
+    revisions: Option<Revisions>,
 }
 
 enum Feature {
@@ -85,6 +90,7 @@ pub struct EngineStats {
     pub id_bytes: usize,
     pub timers: usize,
     pub saturated_keys: usize,
+    pub revisions: RevisionStats,
 }
 
 impl Engine {
@@ -98,8 +104,11 @@ impl Engine {
         let root = streams.iter().position(|s| s.name == plan.root);
         let root = root.ok_or_else(|| KernelError::Plan(format!("no stream '{}'", plan.root)))?;
         let (entities, sessions) = build_entities(plan, &streams, root)?;
-        let mut engine = Self { root, streams, entities, features: Vec::new(), sessions };
+        let mut engine = Self { root, streams, entities, features: Vec::new(), sessions, revisions: None };
         engine.compile_features(plan)?;
+        if plan.revisions {
+            engine.revisions = Some(Revisions::new(plan, &engine.streams, root, &engine.entities, &engine.features)?);
+        }
         Ok(engine)
     }
 
@@ -177,6 +186,9 @@ impl Engine {
             for entity in self.entities.iter_mut().filter(|e| e.id.stream == stream) {
                 entity.insert(&accepted.batch, &accepted.times, &accepted.ids)?;
             }
+            if let Some(revisions) = &mut self.revisions {
+                revisions.arrived_elsewhere(number, self.streams[number].id(), &self.entities, &accepted)?;
+            }
             None
         };
         self.expire(batch.num_rows());
@@ -237,7 +249,50 @@ impl Engine {
         if let Some(starts) = starts {
             columns.push(SESSION_START, starts);
         }
-        columns.finish()
+        let rows = columns.finish()?;
+        self.note_for_revisions(accepted, &readings, &rows)?;
+        Ok(rows)
+    }
+
+    fn note_for_revisions(&mut self, accepted: &Accepted, readings: &[Readings], rows: &RecordBatch) -> Result<()> {
+        let Some(revisions) = &mut self.revisions else { return Ok(()) };
+        for (number, (entity, readings)) in self.entities.iter().zip(readings).enumerate() {
+            revisions.arrived(self.root, number, entity, readings, accepted)?;
+        }
+        revisions.emitted(rows, &accepted.times, &accepted.ids)
+    }
+
+    /// Rows that went out and that later arrivals have changed, as they are now and as they went out last; about `most` rows
+    /// at the most, none if there are no more.
+    ///
+    /// Columns: what the plan needs of the root stream, its features, each of them once more as [`OLD`]`name`, then
+    /// [`REVISION`], [`CAUSE_STREAM`] and [`CAUSE_ID`].
+    ///
+    /// # Errors
+    /// An expression that fails.
+    pub fn revisions(&mut self, most: usize) -> Result<Option<RecordBatch>> {
+        let Some(revisions) = &mut self.revisions else { return Ok(None) };
+        let names: Vec<String> = self.streams.iter().map(|stream| stream.name.clone()).collect();
+        revisions.next(most, &mut self.entities, &names)
+    }
+
+    /// Before which event time no row can change any more.
+    ///
+    /// A row is changed by its own stream and by those that it looks up. One that is idle, or was never heard, would keep rows
+    /// without bound: it is taken to be where the root is. What it brings from further back later is counted (`unrevised`).
+    fn revisable_from(&self) -> i64 {
+        let root = &self.streams[self.root];
+        let others = self.streams.iter().enumerate().filter(|(number, _)| *number != self.root);
+        let reach = others.map(|(_, other)| {
+            let with_root = root.watermark.current().saturating_sub(other.allowed_lateness_us);
+            let known = other.earliest_accepted();
+            if other.watermark.idle() {
+                known.max(with_root)
+            } else {
+                known
+            }
+        });
+        reach.fold(root.earliest_accepted(), i64::min)
     }
 
     /// Per row, the features that are not simply fresh or absent: `name=stale` or `name=saturated`, comma-separated.
@@ -321,8 +376,13 @@ impl Engine {
                 stream.seen.sweep(earliest);
             }
         }
+        let revisable = self.revisions.as_ref().map_or(i64::MAX, |_| self.revisable_from());
+        if let Some(revisions) = self.revisions.as_mut().filter(|_| revisable != i64::MIN) {
+            revisions.expire(revisable);
+        }
         for number in 0..self.entities.len() {
-            let reach = self.reach(&self.entities[number]);
+            // Rows that can still be revised are read as of their own time.
+            let reach = self.reach(&self.entities[number]).min(revisable);
             let entity = &mut self.entities[number];
             match &mut self.sessions {
                 Some(sessions) if sessions.entity == number => {
@@ -376,6 +436,10 @@ impl Engine {
         for stream in &self.streams {
             stats.ids += stream.seen.len();
             stats.id_bytes += stream.seen.heap_bytes();
+        }
+        if let Some(revisions) = &self.revisions {
+            stats.revisions = revisions.stats();
+            stats.bytes += stats.revisions.bytes;
         }
         stats.timers = self.sessions.as_ref().map_or(0, |sessions| sessions.held());
         stats
@@ -431,6 +495,12 @@ fn build_entities(plan: &Plan, streams: &[StreamState], root: usize) -> Result<(
             )));
         }
         entity_for(&mut builders, streams, stream, key.as_deref(), at)?.add(number, feature)?;
+    }
+    if plan.revisions {
+        for at in looked_up_by(plan) {
+            // The rows by the column that they look up with: by it, an event of the other stream finds those that it changes.
+            entity_for(&mut builders, streams, &plan.root, at, None)?;
+        }
     }
     let hidden = plan.features.len();
     if let Some(sessions) = &plan.sessions {

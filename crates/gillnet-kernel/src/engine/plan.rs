@@ -20,7 +20,18 @@ pub struct Plan {
     #[serde(default)]
     pub sessions: Option<SessionsPlan>,
     #[serde(default)]
+    pub policy: Vec<RulePlan>,
+    /// Whether rows that went out are computed again when a later arrival changes them.
+    #[serde(default)]
+    pub revisions: bool,
+    #[serde(default)]
     pub limits: Limits,
+}
+
+/// What the engine needs to know of a rule: which columns it judges by.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RulePlan {
+    pub when: Json,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -103,6 +103,11 @@ impl StreamState {
         })
     }
 
+    /// The column of the event's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The earliest event time that would be accepted now; `i64::MIN` while there is no watermark.
     pub fn earliest_accepted(&self) -> i64 {
         match self.watermark.current() {

@@ -11,7 +11,7 @@ use super::layout::{AccumulatorPlan, Floor, Layout};
 use super::log::CHUNK_ROWS;
 use super::reading::{chain_floor, enter_all, read_output};
 pub use super::reading::{Scratch, Value};
-use super::row;
+use super::row::{self, OrderKey};
 use super::window::{SessionChain, Window};
 
 /// A key with more events than this gets cursors and accumulators.
@@ -99,16 +99,22 @@ impl KeyState {
         }
     }
 
-    /// Insert an event and read every output as of it.
-    pub fn arrive(&mut self, layout: &Layout, event: &[u64], scratch: &mut Scratch, out: &mut [Value]) {
-        match &mut self.events {
+    /// Insert an event and read every output as of it. True if events of the key lie behind it: their readings may change.
+    pub fn arrive(&mut self, layout: &Layout, event: &[u64], scratch: &mut Scratch, out: &mut [Value]) -> bool {
+        let before_others = match &mut self.events {
             Events::Small(rows) => {
                 let at = insert_small(rows, layout.stride(), event);
                 read_small(layout, rows, &self.floors, row::time(event), at, at + 1, scratch, out);
+                (at + 1) * layout.stride() < rows.len()
             }
-            Events::Large(large) => large.arrive(layout, event, &self.floors, scratch, out),
-        }
+            Events::Large(large) => {
+                let before_others = large.is_before_others(event);
+                large.arrive(layout, event, &self.floors, scratch, out);
+                before_others
+            }
+        };
         self.promote_if_grown(layout);
+        before_others
     }
 
     /// Insert an event without reading.
@@ -123,6 +129,41 @@ impl KeyState {
             }
         }
         self.promote_if_grown(layout);
+    }
+
+    /// Read every output as of the event at `order`, which the key holds: as at its arrival, over all that is known now.
+    pub fn read_event(&mut self, layout: &Layout, order: OrderKey, scratch: &mut Scratch, out: &mut [Value]) {
+        match &mut self.events {
+            Events::Small(rows) => {
+                let at = count_before(rows, layout.stride(), order);
+                read_small(layout, rows, &self.floors, order.0, at, at + 1, scratch, out);
+            }
+            Events::Large(large) => large.read_event(layout, order, &self.floors, scratch, out),
+        }
+    }
+
+    /// Places in the order of I1 of the events after `after`, up to event time `until`.
+    pub fn orders_after(&self, layout: &Layout, after: OrderKey, until: i64) -> Vec<OrderKey> {
+        match &self.events {
+            Events::Small(rows) => {
+                let orders = rows.chunks_exact(layout.stride()).map(row::order_key);
+                orders.skip_while(|&order| order <= after).take_while(|order| order.0 <= until).collect()
+            }
+            Events::Large(large) => large.log.orders_after(after, until),
+        }
+    }
+
+    /// Event time of the last event of the run, without a gap longer than `gap`, that begins at the first event at or after
+    /// `time`; `time` itself where there is none within `gap`.
+    pub fn run_end(&self, layout: &Layout, time: i64, gap: i64) -> i64 {
+        let mut last = time;
+        for (next, _) in self.orders_after(layout, (time - 1, u128::MAX), i64::MAX) {
+            if next - last > gap {
+                break;
+            }
+            last = next;
+        }
+        last
     }
 
     /// Read every output as of `time`: every event at or before it counts.
@@ -240,6 +281,14 @@ impl KeyState {
         }
         if self.floors.iter().all(|&word| word == i64::MIN) {
             self.floors = Box::default();
+        }
+    }
+
+    /// Event time of the newest event that is kept.
+    pub fn last_time(&self, layout: &Layout) -> Option<i64> {
+        match &self.events {
+            Events::Small(rows) => rows.chunks_exact(layout.stride()).next_back().map(row::time),
+            Events::Large(large) => large.log.last().map(row::time),
         }
     }
 
@@ -383,6 +432,11 @@ fn insert_small(rows: &mut Vec<u64>, stride: usize, event: &[u64]) -> usize {
         rows[start..start + stride].copy_from_slice(event);
     }
     at
+}
+
+/// How many events lie before `order`.
+fn count_before(rows: &[u64], stride: usize, order: OrderKey) -> usize {
+    rows.chunks_exact(stride).take_while(|event| row::order_key(event) < order).count()
 }
 
 /// How many events lie at or before `time`.

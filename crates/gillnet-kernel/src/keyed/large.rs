@@ -4,7 +4,7 @@ use super::accumulator::{end_of, Accumulator, Side};
 use super::layout::{Layout, Reading, WindowPlan};
 use super::log::{moved_by_drop, moved_by_split, EventLog, Position};
 use super::reading::{chain_floor, enter_all, read_output, word_of, Scratch, Value};
-use super::row;
+use super::row::{self, OrderKey};
 use super::window::{SessionChain, Window};
 
 #[derive(Debug)]
@@ -39,6 +39,11 @@ impl LargeKey {
             .fold(newest, |all, cursor| all ^ self.log.row(cursor.low)[0])
     }
 
+    /// Whether events lie after the place where `event` belongs.
+    pub fn is_before_others(&self, event: &[u64]) -> bool {
+        self.log.last().is_some_and(|last| row::order_key(last) > row::order_key(event))
+    }
+
     pub fn arrive(&mut self, layout: &Layout, event: &[u64], floors: &[i64], scratch: &mut Scratch, out: &mut [Value]) {
         let time = row::time(event);
         let at = self.log.lower_bound(row::order_key(event));
@@ -48,6 +53,32 @@ impl LargeKey {
         self.read_where(layout, time, floors, true, scratch, out);
         let at = self.insert(layout, at, event, floors);
         let after = self.log.next(at);
+        for (window, plan) in layout.windows.iter().enumerate() {
+            if plan.window.delay_us() == 0 && !matches!(plan.window, Window::Latest { .. }) {
+                self.seek(layout, window, time, after, floors);
+            }
+        }
+        self.read_where(layout, time, floors, false, scratch, out);
+    }
+
+    /// Read as of the event at `order`, as [`Self::arrive`] did, over all that is known now.
+    pub fn read_event(
+        &mut self,
+        layout: &Layout,
+        order: OrderKey,
+        floors: &[i64],
+        scratch: &mut Scratch,
+        out: &mut [Value],
+    ) {
+        let (time, at) = (order.0, self.log.lower_bound(order));
+        for (window, plan) in layout.windows.iter().enumerate() {
+            if plan.window.delay_us() != 0 || matches!(plan.window, Window::Latest { .. }) {
+                self.seek(layout, window, time, at, floors);
+            }
+        }
+        self.read_where(layout, time, floors, true, scratch, out);
+        let held = at != self.log.end() && row::order_key(self.log.row(at)) == order;
+        let after = if held { self.log.next(at) } else { at };
         for (window, plan) in layout.windows.iter().enumerate() {
             if plan.window.delay_us() == 0 && !matches!(plan.window, Window::Latest { .. }) {
                 self.seek(layout, window, time, after, floors);

@@ -189,6 +189,17 @@ impl Layout {
             .unwrap_or(0)
     }
 
+    /// Up to which reading time an event at `time` can change a reading. `run_end` gives, for a gap, the last event time of the
+    /// session-like run that the event stands in.
+    pub fn changes_until(&self, time: i64, run_end: impl Fn(i64) -> i64) -> i64 {
+        let until = self.windows.iter().map(|plan| match plan.window {
+            Window::Sliding { size_us, delay_us } | Window::Latest { size_us, delay_us } => time + delay_us + size_us,
+            Window::Tumbling { size_us, delay_us } => (time.div_euclid(size_us) + 1) * size_us + delay_us,
+            Window::Session { gap_us, delay_us, .. } => run_end(gap_us) + gap_us + delay_us,
+        });
+        until.max().unwrap_or(i64::MIN)
+    }
+
     /// Fresh accumulators for a key (or for the shared fold, which events only enter).
     pub fn accumulators(&self, fold: bool) -> Box<[Accumulator]> {
         self.windows.iter().flat_map(|w| &w.accumulators).map(|plan| Accumulator::new(plan.kind, fold)).collect()

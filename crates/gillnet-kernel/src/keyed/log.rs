@@ -214,6 +214,18 @@ impl EventLog {
         Some((low == self.begin(), times))
     }
 
+    /// Places in the order of I1 of the events after `after`, up to event time `until`.
+    pub fn orders_after(&self, after: OrderKey, until: i64) -> Vec<OrderKey> {
+        let mut found = Vec::new();
+        let mut at = self.lower_bound((after.0, after.1.saturating_add(1)));
+        let end = self.end();
+        while at != end && row::time(self.row(at)) <= until {
+            found.push(row::order_key(self.row(at)));
+            at = self.next(at);
+        }
+        found
+    }
+
     /// Drop the oldest `rows` events, which are all in the oldest chunk. Positions move: see [`moved_by_drop`]. True if the
     /// chunk went with them.
     pub fn drop_front(&mut self, rows: usize) -> bool {

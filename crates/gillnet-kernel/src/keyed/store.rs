@@ -14,7 +14,7 @@ use super::interner::Interner;
 use super::key::{KeyState, Scratch, SessionSpan, Value};
 use super::layout::{LaneType, Layout};
 use super::paged::Paged;
-use super::row;
+use super::row::{self, OrderKey};
 use crate::error::{KernelError, Result};
 
 /// Events of one key at the most, unless configured otherwise; beyond it the oldest go and readings are `saturated`.
@@ -46,6 +46,15 @@ struct Entry {
     slot: u32,
     /// Half of the key's hash: spares a look at the slot for most unequal keys, and a rehash when the index grows.
     tag: u32,
+}
+
+/// What an arrival gives.
+pub struct Arrived<'a> {
+    pub values: &'a [Value],
+    /// The reading may miss events, since the key was over its limit.
+    pub saturated: bool,
+    /// Later events of the key are there already: what was read as of them may have changed.
+    pub before_others: bool,
 }
 
 /// Counters of a store.
@@ -112,15 +121,31 @@ impl KeyedStore {
     }
 
     /// Event `i` of the batch arrives at the key in `slot`: it is kept, and every output is read as of it.
-    /// Returns the values, and whether the reading is saturated.
-    pub fn arrive(&mut self, slot: u32, batch: &EventBatch<'_>, i: usize) -> (&[Value], bool) {
+    pub fn arrive(&mut self, slot: u32, batch: &EventBatch<'_>, i: usize) -> Arrived<'_> {
         self.make_room(slot);
         self.fill_row(batch, i);
         let Slot { state, .. } = &mut self.slots[slot];
-        state.arrive(&self.layout, &self.row, &mut self.scratch, &mut self.values);
+        let before_others = state.arrive(&self.layout, &self.row, &mut self.scratch, &mut self.values);
         self.events += 1;
         let saturated = state.saturated(&self.layout, batch.times[i] - self.layout.retention_us());
-        (&self.values, saturated)
+        Arrived { values: &self.values, saturated, before_others }
+    }
+
+    /// Every output as of the event at `order`, which `slot` holds, over all that is known now; and whether that is saturated.
+    pub fn read_event(&mut self, slot: u32, order: OrderKey) -> (&[Value], bool) {
+        let Slot { state, .. } = &mut self.slots[slot];
+        state.read_event(&self.layout, order, &mut self.scratch, &mut self.values);
+        (&self.values, state.saturated(&self.layout, order.0 - self.layout.retention_us()))
+    }
+
+    /// Places in the order of I1 of the events of `slot` after `after`, up to event time `until`.
+    pub fn orders_after(&self, slot: u32, after: OrderKey, until: i64) -> Vec<OrderKey> {
+        self.slots[slot].state.orders_after(&self.layout, after, until)
+    }
+
+    /// The last event time of a run of events of `slot`: see [`KeyState::run_end`].
+    pub fn run_end(&self, slot: u32, time: i64, gap: i64) -> i64 {
+        self.slots[slot].state.run_end(&self.layout, time, gap)
     }
 
     /// Event `i` of the batch is kept under the key in `slot`; nothing is read.
@@ -134,9 +159,7 @@ impl KeyedStore {
     /// Read every output of `key` as of `time`. `None` for a key that no event has.
     pub fn read(&mut self, key: &str, time: i64) -> Option<(&[Value], bool)> {
         let slot = self.find(key)?;
-        let Slot { state, .. } = &mut self.slots[slot];
-        state.read(&self.layout, time, &mut self.scratch, &mut self.values);
-        Some((&self.values, state.saturated(&self.layout, time - self.layout.retention_us())))
+        Some(self.read_as_of(slot, time))
     }
 
     /// Values of a key without events: counts and sums are 0, everything else is null.
@@ -149,6 +172,18 @@ impl KeyedStore {
     pub fn session_run(&self, slot: u32, window: usize, anchor: i64) -> Option<Vec<SessionSpan>> {
         let Slot { used, state, .. } = self.slots.get(slot)?;
         used.then(|| state.session_run(&self.layout, window, anchor)).flatten()
+    }
+
+    /// Every output of `slot` as of `time`, and whether that is saturated.
+    pub fn read_as_of(&mut self, slot: u32, time: i64) -> (&[Value], bool) {
+        let Slot { state, .. } = &mut self.slots[slot];
+        state.read(&self.layout, time, &mut self.scratch, &mut self.values);
+        (&self.values, state.saturated(&self.layout, time - self.layout.retention_us()))
+    }
+
+    /// The newest event time of `slot`.
+    pub fn newest(&self, slot: u32) -> Option<i64> {
+        self.slots[slot].state.last_time(&self.layout)
     }
 
     /// The key of `slot` and its outputs as of `time`.
@@ -302,12 +337,14 @@ impl KeyedStore {
         }
     }
 
-    fn find(&self, key: &str) -> Option<u32> {
+    /// The slot of `key`, if it has one.
+    pub fn find(&self, key: &str) -> Option<u32> {
         let tag = tag_of(&self.hasher, key);
         self.index.find(spread(tag), |entry| entry.tag == tag && self.key_at(entry.slot) == key).map(|entry| entry.slot)
     }
 
-    fn key_at(&self, slot: u32) -> &str {
+    /// The key of a slot.
+    pub fn key_at(&self, slot: u32) -> &str {
         self.slots[slot].key.as_str()
     }
 

@@ -1,0 +1,165 @@
+//! The rows that went out and can still change: their columns as last emitted, by id.
+//!
+//! Rows are kept as the batches that they were emitted in, which costs no copy; small batches are joined to larger ones, so
+//! that a slow stream does not pay for the frame of a batch with every row. A row that is revised is put in again, and its
+//! earlier version is dead weight until its segment expires. A segment goes when all of its rows are out of reach.
+
+use std::collections::VecDeque;
+
+use arrow::array::RecordBatch;
+use arrow::compute::{concat_batches, interleave_record_batch};
+use hashbrown::hash_table::{Entry, HashTable};
+
+use crate::error::Result;
+
+/// Rows of one segment at the most, unless one batch brings more.
+const SEGMENT_ROWS: usize = 4_096;
+
+/// Number of a row: counts up over the life of the store.
+pub type RowNumber = u64;
+
+#[derive(Debug)]
+struct Segment {
+    first: RowNumber,
+    newest: i64,
+    batch: RecordBatch,
+    ids: Vec<u128>,
+    /// Of each row; empty while all are 0.
+    revisions: Vec<u32>,
+}
+
+/// Emitted rows by id key.
+#[derive(Debug, Default)]
+pub struct RowStore {
+    segments: VecDeque<Segment>,
+    index: HashTable<(RowNumber, u64)>,
+    next: RowNumber,
+}
+
+impl RowStore {
+    /// Keep rows; a row whose id is kept already takes the place of that one. `revisions` is empty where all are 0.
+    ///
+    /// # Errors
+    /// Batches of different schemas.
+    pub fn keep(&mut self, batch: RecordBatch, times: &[i64], ids: &[u128], revisions: &[u32]) -> Result<()> {
+        let Some(&newest) = times.iter().max() else { return Ok(()) };
+        let first = self.next;
+        self.next += ids.len() as u64;
+        self.segments.push_back(Segment { first, newest, batch, ids: ids.to_vec(), revisions: revisions.to_vec() });
+        for (number, &id) in (first..).zip(ids) {
+            self.point(id, number);
+        }
+        self.join_small()
+    }
+
+    fn point(&mut self, id: u128, number: RowNumber) {
+        let hash = mix(id);
+        // The whole hash is kept: ids whose hashes are equal in all 64 bits are told apart by the row itself.
+        let Self { segments, index, .. } = self;
+        let same = |&(at, kept): &(RowNumber, u64)| kept == hash && id_at(segments, at) == Some(id);
+        match index.entry(hash, same, |&(_, kept)| kept) {
+            Entry::Occupied(mut entry) => entry.get_mut().0 = number,
+            Entry::Vacant(place) => {
+                place.insert((number, hash));
+            }
+        }
+    }
+
+    /// Join the newest segments while the last one is not much smaller than the one before: each row is copied a few times.
+    fn join_small(&mut self) -> Result<()> {
+        while let [.., before, last] = self.segments.make_contiguous() {
+            let (a, b) = (before.ids.len(), last.ids.len());
+            if a + b > SEGMENT_ROWS || b * 2 < a {
+                break;
+            }
+            before.batch = concat_batches(&before.batch.schema(), [&before.batch, &last.batch])?;
+            if !(before.revisions.is_empty() && last.revisions.is_empty()) {
+                before.revisions.resize(a, 0);
+                before.revisions.extend_from_slice(&last.revisions);
+                before.revisions.resize(a + b, 0);
+            }
+            before.ids.extend_from_slice(&last.ids);
+            before.newest = before.newest.max(last.newest);
+            self.segments.pop_back();
+        }
+        Ok(())
+    }
+
+    /// The row of an id, if it is kept.
+    pub fn find(&self, id: u128) -> Option<RowNumber> {
+        let hash = mix(id);
+        let same = |&(at, kept): &(RowNumber, u64)| kept == hash && id_at(&self.segments, at) == Some(id);
+        self.index.find(hash, same).map(|&(number, _)| number)
+    }
+
+    /// How often a row was revised.
+    pub fn revision(&self, number: RowNumber) -> u32 {
+        let (segment, row) = place(&self.segments, number).expect("a row that is kept");
+        self.segments[segment].revisions.get(row).copied().unwrap_or(0)
+    }
+
+    /// Rows as last emitted, in the order of `numbers`.
+    ///
+    /// # Errors
+    /// None but arrow's own.
+    pub fn take(&self, numbers: &[RowNumber]) -> Result<RecordBatch> {
+        let places: Vec<(usize, usize)> =
+            numbers.iter().map(|&number| place(&self.segments, number).expect("a row that is kept")).collect();
+        // Only the segments that are needed, numbered anew.
+        let mut used: Vec<usize> = places.iter().map(|&(segment, _)| segment).collect();
+        used.sort_unstable();
+        used.dedup();
+        let batches: Vec<&RecordBatch> = used.iter().map(|&segment| &self.segments[segment].batch).collect();
+        let renumbered: Vec<(usize, usize)> = places
+            .into_iter()
+            .map(|(segment, row)| (used.binary_search(&segment).expect("taken from the places"), row))
+            .collect();
+        Ok(interleave_record_batch(&batches, &renumbered)?)
+    }
+
+    /// Forget rows that no event can change any more: segments whose rows all lie before `horizon`.
+    pub fn expire(&mut self, horizon: i64) {
+        let Self { segments, index, .. } = self;
+        while segments.front().is_some_and(|segment| segment.newest < horizon) {
+            let gone = segments.pop_front().expect("just seen");
+            for (number, id) in (gone.first..).zip(gone.ids) {
+                let hash = mix(id);
+                if let Ok(entry) = index.find_entry(hash, |&(at, _)| at == number) {
+                    entry.remove();
+                }
+            }
+        }
+        if index.capacity() > 1_024 && index.len() * 4 < index.capacity() {
+            let len = index.len();
+            index.shrink_to(len * 2, |&(_, hash)| hash);
+        }
+    }
+
+    /// Rows that can be found.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Bytes of heap memory in use.
+    pub fn heap_bytes(&self) -> usize {
+        let of = |s: &Segment| s.batch.get_array_memory_size() + s.ids.capacity() * 16 + s.revisions.capacity() * 4;
+        self.segments.iter().map(of).sum::<usize>() + self.index.allocation_size()
+    }
+}
+
+/// The segment of a row, and its place there.
+fn place(segments: &VecDeque<Segment>, number: RowNumber) -> Option<(usize, usize)> {
+    let segment = segments.partition_point(|segment| segment.first <= number).checked_sub(1)?;
+    let row = (number - segments[segment].first) as usize;
+    (row < segments[segment].ids.len()).then_some((segment, row))
+}
+
+fn id_at(segments: &VecDeque<Segment>, number: RowNumber) -> Option<u128> {
+    place(segments, number).map(|(segment, row)| segments[segment].ids[row])
+}
+
+fn mix(id: u128) -> u64 {
+    let mixed = ((id >> 64) as u64 ^ 0x9E37_79B9_7F4A_7C15).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ id as u64;
+    let mixed = (mixed ^ mixed >> 31).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ mixed >> 29
+}
