@@ -61,6 +61,10 @@ impl PyEngine {
         Ok(batch.map(PyBatch))
     }
 
+    fn disturbances(&self) -> usize {
+        self.0.disturbances()
+    }
+
     fn watermark(&self, stream: &str) -> PyResult<(Option<i64>, Option<i32>)> {
         self.0.watermark(stream).map_err(kernel_error)
     }

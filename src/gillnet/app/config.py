@@ -237,6 +237,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "turn": ("turn_ms", _milliseconds),
     "max_batch_records": ("max_batch_records", _whole),
     "commit_interval": ("commit_interval_s", _seconds),
+    "revision_interval": ("revision_interval_s", _seconds),
     "emit": ("emit", _emit),
     "detail": ("detail", _detail),
     "top_reasons": ("top_reasons", _whole),

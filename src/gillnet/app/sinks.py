@@ -22,6 +22,8 @@ _SUFFIXES = (".ndjson", ".ndjson.gz", ".jsonl", ".json", ".gz")
 def output_names(plan: PipelinePlan) -> list[str]:
     """Return the names of a plan's outputs: rows first, then each stream's side outputs."""
     main = [name for name in _MAIN if name != "sessions" or plan.sessions is not None]
+    if plan.revisions:
+        main.insert(1, "decisions.revisions")
     return main + [f"{stream.name}.{kind}" for stream in plan.streams for kind in SIDE_OUTPUTS]
 
 

@@ -16,6 +16,8 @@ CATALOGUE: dict[str, str] = {
     "decisions": "Decisions, per action.",
     "alerts": "Alerts written.",
     "sessions_closed": "Sessions that the watermark closed, revisions included.",
+    "revisions": "Rows that later arrivals changed after they went out.",
+    "revisions_flipped": "Revisions whose decision is another one.",
     "batches": "Micro-batches processed.",
     "latency_ms": "Arrival of a record to its row handed to the sink, in milliseconds.",
 }
@@ -81,6 +83,8 @@ class RunMetrics:
     latency_ms: Histogram = field(default_factory=Histogram)
     alerts: int = 0
     sessions_closed: int = 0
+    revisions: int = 0
+    revisions_flipped: int = 0
     batches: int = 0
 
     def stream(self, name: str) -> StreamCounts:
@@ -94,7 +98,8 @@ class RunMetrics:
             for kind in ("read", "scored", "duplicate", "malformed", "too_late", "late"):
                 figures[f"records_{kind}{{stream={name}}}"] = getattr(counts, kind)
         figures |= {f"decisions{{action={action}}}": count for action, count in self.decisions.items()}
-        figures |= {"alerts": self.alerts, "sessions_closed": self.sessions_closed, "batches": self.batches}
+        for name in ("alerts", "sessions_closed", "revisions", "revisions_flipped", "batches"):
+            figures[name] = getattr(self, name)
         for share, label in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):
             figures[f"latency_ms_{label}"] = round(self.latency_ms.percentile(share) or 0.0, 3)
         return figures

@@ -19,6 +19,11 @@ WATERMARK = "__watermark"
 LATE = "__late"
 FEATURE_STATES = "__feature_states"
 SESSION_START = "__session_start"
+REVISION = "__revision"
+CAUSE_STREAM = "__cause_stream"
+CAUSE_ID = "__cause_id"
+OLD = "__old."
+"""Before a feature's name: its value as it last went out."""
 
 CLOSED_AT_ONCE = 1_024
 """Closed sessions that one call gives at the most, so that no batch grows without bound."""
@@ -86,6 +91,19 @@ class FeatureOperator:
     def closed_sessions(self) -> Batch | None:
         """Return sessions that the watermark has closed, at most `CLOSED_AT_ONCE`; None when there are no more."""
         return self._engine.closed_sessions(CLOSED_AT_ONCE)
+
+    def revisions(self, most: int) -> Batch | None:
+        """Return rows that went out and that later arrivals have changed, about ``most``; None when there are no more.
+
+        Each has its features as they are now and, under `OLD` and their names, as they went out last; `REVISION`, and the
+        stream and id of an event that caused it.
+        """
+        return self._engine.revisions(most)
+
+    @property
+    def disturbances(self) -> int:
+        """Events that came before others of their key, and whose rows `revisions` has not looked at yet."""
+        return self._engine.disturbances()
 
     def register_partition(self, stream: str, partition: int, now_us: int) -> None:
         """Let an assigned partition hold the watermark from the start, before its first record."""

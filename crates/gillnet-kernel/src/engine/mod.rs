@@ -12,6 +12,7 @@
 mod baseline;
 mod columns;
 mod entity;
+mod packed;
 pub mod plan;
 mod revise;
 mod row_store;
@@ -276,6 +277,11 @@ impl Engine {
         revisions.next(most, &mut self.entities, &names)
     }
 
+    /// Events that disturbed rows which [`Self::revisions`] has not looked at yet.
+    pub fn disturbances(&self) -> usize {
+        self.revisions.as_ref().map_or(0, Revisions::disturbances)
+    }
+
     /// Before which event time no row can change any more.
     ///
     /// A row is changed by its own stream and by those that it looks up. One that is idle, or was never heard, would keep rows
@@ -283,6 +289,7 @@ impl Engine {
     fn revisable_from(&self) -> i64 {
         let root = &self.streams[self.root];
         let others = self.streams.iter().enumerate().filter(|(number, _)| *number != self.root);
+        let pending = self.revisions.as_ref().map_or(i64::MAX, Revisions::earliest_pending);
         let reach = others.map(|(_, other)| {
             let with_root = root.watermark.current().saturating_sub(other.allowed_lateness_us);
             let known = other.earliest_accepted();
@@ -292,7 +299,7 @@ impl Engine {
                 known
             }
         });
-        reach.fold(root.earliest_accepted(), i64::min)
+        reach.fold(root.earliest_accepted().min(pending), i64::min)
     }
 
     /// Per row, the features that are not simply fresh or absent: `name=stale` or `name=saturated`, comma-separated.

@@ -52,6 +52,8 @@ pub struct Revisions {
     work_keys: Vec<CompactString>,
     work_causes: Vec<Named>,
     newest_root: i64,
+    /// The earliest event time among disturbances that were not followed up yet.
+    earliest_pending: i64,
     /// Rows before this time are no longer kept.
     expired_to: i64,
     unrevised: u64,
@@ -176,6 +178,7 @@ impl Revisions {
             work_keys: Vec::new(),
             work_causes: Vec::new(),
             newest_root: i64::MIN,
+            earliest_pending: i64::MAX,
             expired_to: i64::MIN,
             unrevised: 0,
         })
@@ -249,6 +252,7 @@ impl Revisions {
     }
 
     fn disturb(&mut self, entity: usize, key: &str, cause: Cause) {
+        self.earliest_pending = self.earliest_pending.min(cause.order.0);
         self.disturbed.entry((entity, key.into())).or_default().push(cause);
         self.causes += 1;
     }
@@ -262,7 +266,10 @@ impl Revisions {
             if self.work.is_empty() {
                 self.gather(entities);
             }
-            let Some(chunk) = self.take_work(most) else { return Ok(None) };
+            let Some(chunk) = self.take_work(most) else {
+                self.earliest_pending = i64::MAX;
+                return Ok(None);
+            };
             let revised = self.revise(&chunk, entities, names)?;
             if revised.num_rows() > 0 {
                 return Ok(Some(revised));
@@ -457,12 +464,22 @@ impl Revisions {
         }
     }
 
+    /// State and rows from this event time on are still needed for what was noted and not followed up yet.
+    pub fn earliest_pending(&self) -> i64 {
+        self.earliest_pending
+    }
+
+    /// Events noted, and rows gathered, that were not followed up yet.
+    pub fn disturbances(&self) -> usize {
+        self.causes + self.work.len()
+    }
+
     /// Sizes.
     pub fn stats(&self) -> RevisionStats {
         RevisionStats {
             rows: self.rows.len(),
             bytes: self.rows.heap_bytes(),
-            disturbances: self.causes + self.work.len(),
+            disturbances: self.disturbances(),
             unrevised: self.unrevised,
         }
     }

@@ -1,19 +1,23 @@
 //! The rows that went out and can still change: their columns as last emitted, by id.
 //!
-//! Rows are kept as the batches that they were emitted in, which costs no copy; small batches are joined to larger ones, so
-//! that a slow stream does not pay for the frame of a batch with every row. A row that is revised is put in again, and its
-//! earlier version is dead weight until its segment expires. A segment goes when all of its rows are out of reach.
+//! Rows are kept by the batch, small batches joined to larger ones, so that a slow stream does not pay for the frame of a batch
+//! with every row, and large ones packed. A row that is revised is put in again, and its earlier version is dead weight until
+//! its segment expires. A segment goes when all of its rows are out of reach.
 
 use std::collections::VecDeque;
 
-use arrow::array::RecordBatch;
-use arrow::compute::{concat_batches, interleave_record_batch};
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::SchemaRef;
 use hashbrown::hash_table::{Entry, HashTable};
 
+use super::packed::{pack, unpack};
 use crate::error::Result;
 
 /// Rows of one segment at the most, unless one batch brings more.
 const SEGMENT_ROWS: usize = 4_096;
+/// A segment of so many rows is not joined any more, and is packed.
+const SEALED_ROWS: usize = SEGMENT_ROWS / 2;
 
 /// Number of a row: counts up over the life of the store.
 pub type RowNumber = u64;
@@ -32,6 +36,7 @@ struct Segment {
 #[derive(Debug, Default)]
 pub struct RowStore {
     segments: VecDeque<Segment>,
+    schema: Option<SchemaRef>,
     index: HashTable<(RowNumber, u64)>,
     next: RowNumber,
 }
@@ -45,6 +50,7 @@ impl RowStore {
         let Some(&newest) = times.iter().max() else { return Ok(()) };
         let first = self.next;
         self.next += ids.len() as u64;
+        self.schema.get_or_insert_with(|| batch.schema());
         self.segments.push_back(Segment { first, newest, batch, ids: ids.to_vec(), revisions: revisions.to_vec() });
         for (number, &id) in (first..).zip(ids) {
             self.point(id, number);
@@ -69,7 +75,7 @@ impl RowStore {
     fn join_small(&mut self) -> Result<()> {
         while let [.., before, last] = self.segments.make_contiguous() {
             let (a, b) = (before.ids.len(), last.ids.len());
-            if a + b > SEGMENT_ROWS || b * 2 < a {
+            if a >= SEALED_ROWS || a + b > SEGMENT_ROWS || b * 2 < a {
                 break;
             }
             before.batch = concat_batches(&before.batch.schema(), [&before.batch, &last.batch])?;
@@ -81,6 +87,10 @@ impl RowStore {
             before.ids.extend_from_slice(&last.ids);
             before.newest = before.newest.max(last.newest);
             self.segments.pop_back();
+        }
+        match self.segments.back_mut() {
+            Some(last) if last.ids.len() >= SEALED_ROWS => last.batch = pack(&last.batch)?,
+            _ => {}
         }
         Ok(())
     }
@@ -103,18 +113,23 @@ impl RowStore {
     /// # Errors
     /// None but arrow's own.
     pub fn take(&self, numbers: &[RowNumber]) -> Result<RecordBatch> {
-        let places: Vec<(usize, usize)> =
-            numbers.iter().map(|&number| place(&self.segments, number).expect("a row that is kept")).collect();
-        // Only the segments that are needed, numbered anew.
-        let mut used: Vec<usize> = places.iter().map(|&(segment, _)| segment).collect();
-        used.sort_unstable();
-        used.dedup();
-        let batches: Vec<&RecordBatch> = used.iter().map(|&segment| &self.segments[segment].batch).collect();
-        let renumbered: Vec<(usize, usize)> = places
-            .into_iter()
-            .map(|(segment, row)| (used.binary_search(&segment).expect("taken from the places"), row))
-            .collect();
-        Ok(interleave_record_batch(&batches, &renumbered)?)
+        let mut places: Vec<(usize, u32, usize)> = Vec::with_capacity(numbers.len());
+        for (wanted, &number) in numbers.iter().enumerate() {
+            let (segment, row) = place(&self.segments, number).expect("a row that is kept");
+            places.push((segment, row as u32, wanted));
+        }
+        places.sort_unstable();
+        let schema = self.schema.as_ref().expect("known with the first row");
+        let mut parts = Vec::new();
+        for of_segment in places.chunk_by(|a, b| a.0 == b.0) {
+            let rows = UInt32Array::from_iter_values(of_segment.iter().map(|&(_, row, _)| row));
+            parts.push(unpack(&take_record_batch(&self.segments[of_segment[0].0].batch, &rows)?, schema)?);
+        }
+        let mut order = vec![0; numbers.len()];
+        for (at, &(_, _, wanted)) in places.iter().enumerate() {
+            order[wanted] = at as u32;
+        }
+        Ok(take_record_batch(&concat_batches(schema, &parts)?, &UInt32Array::from(order))?)
     }
 
     /// Forget rows that no event can change any more: segments whose rows all lie before `horizon`.

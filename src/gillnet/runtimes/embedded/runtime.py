@@ -28,6 +28,7 @@ from gillnet.operators.features import FeatureOperator, Outcome
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded.outputs import Outputs
 from gillnet.runtimes.embedded.overlap import HAND_OVER_RECORDS, OverlappedStage
+from gillnet.runtimes.embedded.revisions import REVISED_AT_ONCE, REVISIONS, RevisionStage
 from gillnet.runtimes.embedded.stages import Alert, Detail, ScoringStage, session_encoder
 from gillnet.serving.scorers import Scorer
 
@@ -39,6 +40,9 @@ _FIRST_BATCH_RECORDS, _LEAST_BATCH_RECORDS = 256, 16
 _SMALL_BATCH_RECORDS = 64
 
 _COLLECT_AFTER_OBJECTS = 100_000
+
+# Events that came before others of their key: so many are followed up at once, whatever the interval.
+_MOST_DISTURBANCES = 50_000
 
 _SET_ASIDE: dict[int, tuple[str, str]] = {
     Outcome.DUPLICATE: ("duplicate", "a record with this id was read before"),
@@ -65,6 +69,9 @@ class RuntimeOptions:
         Records of one micro-batch at the most.
     commit_interval_s
         How often outputs are flushed and offsets committed.
+    revision_interval_s
+        How often rows that later arrivals have changed are computed again, and always before a commit. A row that changes
+        several times in between is revised once.
     emit
         ``all`` rows, or the ``flagged`` ones, go to ``decisions``; by default all, and for sessions the flagged ones.
     detail
@@ -81,6 +88,7 @@ class RuntimeOptions:
     turn_ms: float = 1.0
     max_batch_records: int = 4_096
     commit_interval_s: float = 2.0
+    revision_interval_s: float = 1.0
     emit: str | None = None
     detail: Detail = "audit"
     top_reasons: int = 3
@@ -148,10 +156,11 @@ class EmbeddedRuntime:
             plan, self.features, scorer, top_reasons=self.options.top_reasons, detail=self.options.detail
         )
         self._emit_all = (self.options.emit or ("flagged" if plan.sessions else "all")) == "all"
+        self._revise = RevisionStage(plan, scorer, emit_all=self._emit_all)
         self._session_encoder: EncodeOperator | None = None
         self._small_turn = True
         self._batch_limit = min(_FIRST_BATCH_RECORDS, self.options.max_batch_records)
-        self._committed_s = self._clock.monotonic_s()
+        self._committed_s = self._revised_s = self._clock.monotonic_s()
         self._uncommitted = False
         self._done: set[str] = set()
         self._partitioned = {name: s for name, s in self._sources.items() if isinstance(s, PartitionedSource)}
@@ -171,6 +180,7 @@ class EmbeddedRuntime:
                     self._idle()
                 elif self._small_turn:
                     self._clock.sleep(max(0.0, self.options.turn_ms / 1_000 - self._clock.monotonic_s() + began_s))
+                self._revise_if_due()
                 self._commit_if_due()
                 if self._on_turn is not None:
                     self._on_turn()
@@ -323,6 +333,23 @@ class EmbeddedRuntime:
             self._session_encoder = session_encoder(self.plan, closed.column_names)
         self._outputs.write("sessions", self._session_encoder.encode(closed), record_keys(closed, key))
 
+    def _revise_if_due(self) -> None:
+        due = self._clock.monotonic_s() - self._revised_s >= self.options.revision_interval_s
+        if due or self.features.disturbances > _MOST_DISTURBANCES:
+            self._revise_rows()
+
+    def _revise_rows(self) -> None:
+        self._revised_s = self._clock.monotonic_s()
+        while (rows := self.features.revisions(REVISED_AT_ONCE)) is not None:
+            self._overlapped.submit(rows.num_rows, partial(self._write_revisions, rows))
+
+    def _write_revisions(self, rows: Batch) -> None:
+        revised = self._revise.revise(rows)
+        self.metrics.revisions += rows.num_rows
+        self.metrics.revisions_flipped += revised.flipped
+        if revised.batch.num_rows and self._outputs.wanted(REVISIONS):
+            self._outputs.write(REVISIONS, *self._revise.encode(revised.batch))
+
     def _adapt(self, records: int, elapsed_s: float) -> None:
         """Move the batch's limit towards what the latency budget allows, at most twofold at a time."""
         if records < self._batch_limit // 2:
@@ -340,6 +367,8 @@ class EmbeddedRuntime:
             self._commit()
 
     def _commit(self) -> None:
+        # What disturbed a row is known to this process only: its revision must be out before its offset is.
+        self._revise_rows()
         self._overlapped.drain()
         self._outputs.flush()
         for source in self._sources.values():

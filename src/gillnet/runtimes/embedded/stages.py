@@ -93,7 +93,7 @@ class ScoringStage:
     def score(self, rows: Batch) -> Scored:
         """Score and decide."""
         if self.scorer is not None:
-            rows = _widened(self.scorer.score(rows))
+            rows = widened(self.scorer.score(rows))
         return Scored(*self._decide.decide(rows))
 
     def explain(self, scored: Scored) -> Scored:
@@ -188,6 +188,6 @@ def key_column(plan: PipelinePlan) -> str | None:
     return next((feature.key for feature in own), None)
 
 
-def _widened(batch: Batch) -> Batch:
+def widened(batch: Batch) -> Batch:
     """Make the score Float64, the type that rules compare with (exact), and keep it as scored, for writing."""
     return batch.cast_column(SCORE, "float64", SCORE_AS_SCORED)

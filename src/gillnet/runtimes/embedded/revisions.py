@@ -1,0 +1,115 @@
+"""Rows that later arrivals have changed: scored and decided as they went out and as they are now, for an audit (I2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gillnet._kernel import Batch
+from gillnet.operators.decide import DECISION, REASONS, SCORE, DecideOperator
+from gillnet.operators.encode import ColumnField, ConstantField, EncodeOperator, GroupField, OutputField, record_keys
+from gillnet.operators.features import CAUSE_ID, CAUSE_STREAM, OLD, REVISION
+from gillnet.runtimes.embedded.stages import SCORE_AS_SCORED, key_column, widened
+
+if TYPE_CHECKING:
+    from gillnet.plan.nodes import PipelinePlan
+    from gillnet.serving.scorers import Scorer
+
+REVISIONS = "decisions.revisions"
+"""The output's name."""
+
+REVISED_AT_ONCE = 4_096
+"""Rows that one call revises at the most, so that no batch grows without bound."""
+
+_FLIPPED = "__flipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Revised:
+    """A batch of revisions: the rows with both sides, and how many decisions are others now."""
+
+    batch: Batch
+    flipped: int
+
+
+class RevisionStage:
+    """Scores, decides and encodes revisions.
+
+    Parameters
+    ----------
+    plan
+        The pipeline's plan.
+    scorer
+        The model's scorer; None for a pipeline without a model.
+    emit_all
+        Keep every revised row; otherwise those that were or are flagged.
+
+    Notes
+    -----
+    The score and decision of then are computed again from the features of then: with the same model version they are the
+    same numbers, and need not be kept for each row.
+    """
+
+    def __init__(self, plan: PipelinePlan, scorer: Scorer | None, *, emit_all: bool) -> None:
+        self._plan = plan
+        self._scorer = scorer
+        self._emit_all = emit_all
+        self._names = [feature.name for feature in plan.features]
+        self._decide: DecideOperator | None = None
+        self._key = key_column(plan)
+        self._encoder = EncodeOperator(self._fields(), omit_nulls=True)
+
+    def revise(self, rows: Batch) -> Revised:
+        """Score and decide revised rows, as they were and as they are."""
+        now, then = self._decided(rows), self._decided(self._as_it_went_out(rows))
+        flipped = pc.not_equal(now.column(DECISION), then.column(DECISION))
+        batch = now.with_column(_FLIPPED, flipped)
+        for name in (DECISION, REASONS, *((SCORE_AS_SCORED,) if self._scorer else ())):
+            batch = batch.with_column(f"{OLD}{name}", then.column(name))
+        if not self._emit_all:
+            flagged = pc.or_(pc.not_equal(now.column(DECISION), "allow"), pc.not_equal(then.column(DECISION), "allow"))
+            batch = batch.take(pc.indices_nonzero(flagged).to_pylist())
+        return Revised(batch, pc.sum(flipped).as_py() or 0)
+
+    def encode(self, batch: Batch) -> tuple[list[bytes], list[bytes | None]]:
+        """Return revisions as JSON, and their keys."""
+        keys: list[bytes | None] = record_keys(batch, self._key) if self._key else [None] * batch.num_rows
+        return self._encoder.encode(batch), keys
+
+    def _decided(self, rows: Batch) -> Batch:
+        if self._scorer is not None:
+            rows = widened(self._scorer.score(rows))
+        if self._decide is None:
+            self._decide = DecideOperator(self._plan, rows.to_pyarrow().schema)
+        return self._decide.decide(rows)[0]
+
+    def _as_it_went_out(self, rows: Batch) -> Batch:
+        """Return the rows with the features of then under the features' names."""
+        table = rows.to_pyarrow()
+        columns = [
+            table.column(f"{OLD}{name}") if name in self._names else table.column(name) for name in table.schema.names
+        ]
+        return Batch.from_pyarrow(pa.RecordBatch.from_arrays(columns, schema=table.schema))
+
+    def _fields(self) -> list[OutputField]:
+        root = self._plan.stream(self._plan.root)
+        fields: list[OutputField] = [ColumnField(root.id), ColumnField("event_time", root.event_time)]
+        if self._key and self._key != root.id:
+            fields.append(ColumnField(self._key))
+        cause = GroupField("cause", (ColumnField("stream", CAUSE_STREAM), ColumnField("id", CAUSE_ID)))
+        fields += [ColumnField("revision", REVISION), cause, ColumnField("flipped", _FLIPPED)]
+        return [*fields, GroupField("old", self._side(OLD)), GroupField("new", self._side(""))]
+
+    def _side(self, prefix: str) -> tuple[OutputField, ...]:
+        score: list[OutputField] = []
+        if self._scorer is not None:
+            score = [
+                ColumnField(SCORE, f"{prefix}{SCORE_AS_SCORED}"),
+                ConstantField("model", self._scorer.model.label),
+            ]
+        decision = [ColumnField(DECISION, f"{prefix}{DECISION}"), ColumnField(REASONS, f"{prefix}{REASONS}")]
+        features = GroupField("features", tuple(ColumnField(name, f"{prefix}{name}") for name in self._names))
+        return (*score, *decision, features)
