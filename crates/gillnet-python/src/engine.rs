@@ -55,6 +55,16 @@ impl PyEngine {
         Ok(batch.map(PyBatch))
     }
 
+    fn release(&mut self, py: Python<'_>, now_us: i64, everything: bool) -> PyResult<Option<PyBatch>> {
+        let engine = &mut self.0;
+        let batch = py.detach(|| engine.release(now_us, everything)).map_err(kernel_error)?;
+        Ok(batch.map(PyBatch))
+    }
+
+    fn waiting_since(&mut self) -> Option<i64> {
+        self.0.waiting_since()
+    }
+
     fn revisions(&mut self, py: Python<'_>, most: usize) -> PyResult<Option<PyBatch>> {
         let engine = &mut self.0;
         let batch = py.detach(|| engine.revisions(most)).map_err(kernel_error)?;
@@ -70,7 +80,8 @@ impl PyEngine {
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let EngineStats { keys, events, bytes, ids, id_bytes, timers, saturated_keys, revisions } = self.0.stats();
+        let EngineStats { keys, events, bytes, ids, id_bytes, timers, saturated_keys, revisions, pending } =
+            self.0.stats();
         let dict = PyDict::new(py);
         dict.set_item("keys", keys)?;
         dict.set_item("events", events)?;
@@ -83,6 +94,8 @@ impl PyEngine {
         dict.set_item("revisable_bytes", revisions.bytes)?;
         dict.set_item("disturbances", revisions.disturbances)?;
         dict.set_item("unrevised", revisions.unrevised)?;
+        dict.set_item("pending_rows", pending.0)?;
+        dict.set_item("pushed_out_rows", pending.1)?;
         Ok(dict)
     }
 

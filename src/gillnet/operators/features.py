@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow as pa
 from gillnet._kernel import Batch, Engine
 from gillnet.core.errors import PlanError
 from gillnet.core.schema import Schema
-from gillnet.plan.nodes import PipelinePlan
+from gillnet.plan.nodes import EmissionNode, PipelinePlan
 from gillnet.plan.serde import dumps
 
 ARRIVAL_TIME = "__arrival_time"
@@ -43,7 +43,7 @@ class Outcome(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """The outcome of each record as a byte (`Outcome`), and the rows where the stream is the pipeline's root."""
+    """The outcome of each record as a byte (`Outcome`), and the rows that leave: None where there are none."""
 
     outcomes: bytes
     rows: Batch | None
@@ -80,7 +80,8 @@ class FeatureOperator:
         """Return the Arrow schema of the rows that `process` gives."""
         root = self.plan.stream(self.plan.root)
         empty = pa.RecordBatch.from_pylist([], schema=arrow_schema(root.schema))
-        rows = Engine(dumps(self.plan)).process(root.name, Batch.from_pyarrow(empty), 0)[1]
+        at_once = replace(self.plan, emission=EmissionNode())
+        rows = Engine(dumps(at_once)).process(root.name, Batch.from_pyarrow(empty), 0)[1]
         assert rows is not None, "the root stream gives rows"
         return rows.to_pyarrow().schema
 
@@ -91,6 +92,17 @@ class FeatureOperator:
     def closed_sessions(self) -> Batch | None:
         """Return sessions that the watermark has closed, at most `CLOSED_AT_ONCE`; None when there are no more."""
         return self._engine.closed_sessions(CLOSED_AT_ONCE)
+
+    def release(self, now_us: int, *, everything: bool = False) -> Batch | None:
+        """Return rows that waited and need not any longer at processing time ``now_us``; None if there are none.
+
+        ``everything``: all that wait, for a run that ends.
+        """
+        return self._engine.release(now_us, everything)
+
+    def waiting_since_us(self) -> int | None:
+        """Return the arrival time of the row that has waited longest; None if none waits."""
+        return self._engine.waiting_since()
 
     def revisions(self, most: int) -> Batch | None:
         """Return rows that went out and that later arrivals have changed, about ``most``; None when there are no more.

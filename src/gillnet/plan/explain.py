@@ -115,6 +115,11 @@ def _decisions(plan: PipelinePlan) -> list[str]:
         lines += [
             f"  {rule.action:<{width}}  when {format_expression(rule.when)}  [{rule.reason}]" for rule in plan.policy
         ]
+    if plan.emission.kind == "max_wait":
+        wait = format_duration(plan.emission.max_wait_us)
+        lines.append(f"a row waits at most {wait} for the streams that it looks up to catch up with it")
+    elif plan.emission.kind == "on_watermark":
+        lines.append("a row waits until the watermark of every stream has passed it")
     if not plan.revisions:
         lines.append("no revisions: a row stays as it went out, whatever arrives later")
     return lines

@@ -160,6 +160,18 @@ class RuleNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmissionNode:
+    """When a row leaves (I8).
+
+    ``on_arrival``: at once. ``max_wait``: when the streams that it looks up have caught up with it, or after
+    ``max_wait_us`` of processing time. ``on_watermark``: when the watermark of every stream has passed it.
+    """
+
+    kind: Literal["on_arrival", "max_wait", "on_watermark"] = "on_arrival"
+    max_wait_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PipelinePlan:
     """A whole pipeline. ``revisions``: rows that went out are computed again when a later arrival changes them (I2)."""
 
@@ -170,6 +182,7 @@ class PipelinePlan:
     sessions: SessionsNode | None = None
     model: ModelNode | None = None
     policy: tuple[RuleNode, ...] = ()
+    emission: EmissionNode = EmissionNode()
     revisions: bool = True
     max_events_per_key: int = 4_000_000
     version: int = PLAN_VERSION

@@ -17,6 +17,7 @@ from gillnet.plan.nodes import (
     PLAN_VERSION,
     AggregateNode,
     BaselineNode,
+    EmissionNode,
     ExpressionNode,
     FeatureNode,
     ModelNode,
@@ -54,6 +55,7 @@ def plan_to_json(plan: PipelinePlan) -> dict[str, Any]:
         "sessions": plan.sessions and _plain(plan.sessions),
         "model": plan.model and {"ref": plan.model.ref, "features": [list(pair) for pair in plan.model.features]},
         "policy": [_plain(rule) | {"when": expression_to_json(rule.when)} for rule in plan.policy],
+        "emission": _emission_to_json(plan.emission),
         "revisions": plan.revisions,
         "limits": {"max_events_per_key": plan.max_events_per_key},
     }
@@ -99,9 +101,14 @@ def _plan_from_json(values: Mapping[str, Any]) -> PipelinePlan:
         sessions=sessions and SessionsNode(**sessions),
         model=model and ModelNode(ref=model["ref"], features=tuple((name, kind) for name, kind in model["features"])),
         policy=tuple(RuleNode(**(rule | {"when": expression_from_json(rule["when"])})) for rule in values["policy"]),
+        emission=EmissionNode(**values["emission"]),
         revisions=values["revisions"],
         max_events_per_key=values["limits"]["max_events_per_key"],
     )
+
+
+def _emission_to_json(emission: EmissionNode) -> dict[str, Any]:
+    return {"kind": emission.kind} | ({"max_wait_us": emission.max_wait_us} if emission.kind == "max_wait" else {})
 
 
 def _plain(node: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ mod baseline;
 mod columns;
 mod entity;
 mod packed;
+mod pending;
 pub mod plan;
 mod revise;
 mod row_store;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use self::baseline::Baseline;
 use self::columns::{optional_timestamps, timestamps, Columns};
 use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings};
+use self::pending::Pending;
 use self::plan::{FeaturePlan, Plan};
 use self::revise::{looked_up_by, Revisions};
 pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, OLD, REVISION};
@@ -62,6 +64,13 @@ pub struct Engine {
     features: Vec<Feature>,
     sessions: Option<Sessions>,
     revisions: Option<Revisions>,
+    pending: Option<Pending>,
+}
+
+/// Whether rows are computed as their events arrive, or later, their events being in the state.
+enum Turn {
+    Arriving,
+    Held,
 }
 
 enum Feature {
@@ -92,6 +101,8 @@ pub struct EngineStats {
     pub timers: usize,
     pub saturated_keys: usize,
     pub revisions: RevisionStats,
+    /// Rows that wait, and those that left early because too many did.
+    pub pending: (usize, u64),
 }
 
 impl Engine {
@@ -105,7 +116,8 @@ impl Engine {
         let root = streams.iter().position(|s| s.name == plan.root);
         let root = root.ok_or_else(|| KernelError::Plan(format!("no stream '{}'", plan.root)))?;
         let (entities, sessions) = build_entities(plan, &streams, root)?;
-        let mut engine = Self { root, streams, entities, features: Vec::new(), sessions, revisions: None };
+        let pending = Pending::new(plan.emission, plan.limits.max_pending_rows);
+        let mut engine = Self { root, streams, entities, features: Vec::new(), sessions, revisions: None, pending };
         engine.compile_features(plan)?;
         if plan.revisions {
             engine.revisions = Some(Revisions::new(plan, &engine.streams, root, &engine.entities, &engine.features)?);
@@ -181,19 +193,28 @@ impl Engine {
     ) -> Result<Processed> {
         let number = self.stream_number(stream)?;
         let accepted = self.streams[number].accept(batch, partitions, arrival)?;
-        let rows = if number == self.root {
+        let rows = if number == self.root && self.pending.is_none() {
             Some(self.root_rows(&accepted, arrival)?)
+        } else if number == self.root {
+            self.hold(&accepted, arrival)?;
+            self.release(arrival, false)?
         } else {
-            for entity in self.entities.iter_mut().filter(|e| e.id.stream == stream) {
-                entity.insert(&accepted.batch, &accepted.times, &accepted.ids)?;
-            }
-            if let Some(revisions) = &mut self.revisions {
-                revisions.arrived_elsewhere(number, self.streams[number].id(), &self.entities, &accepted)?;
-            }
-            None
+            self.keep_for_lookups(number, &accepted)?;
+            self.release(arrival, false)?
         };
         self.expire(batch.num_rows());
         Ok(Processed { outcomes: accepted.outcomes, rows })
+    }
+
+    fn keep_for_lookups(&mut self, number: usize, accepted: &Accepted) -> Result<()> {
+        let stream = &self.streams[number];
+        for entity in self.entities.iter_mut().filter(|e| e.id.stream == stream.name) {
+            entity.insert(&accepted.batch, &accepted.times, &accepted.ids)?;
+        }
+        match &mut self.revisions {
+            Some(revisions) => revisions.arrived_elsewhere(number, stream.id(), &self.entities, accepted),
+            None => Ok(()),
+        }
     }
 
     /// The rows of the root stream. With sessions, the batch is cut where it matters whether a session was closed by then, so
@@ -207,22 +228,23 @@ impl Engine {
             if (begin, end) == (0, accepted.len()) {
                 break;
             }
-            parts.push(self.rows(&accepted.slice(begin..end), arrival)?);
+            parts.push(self.rows(&accepted.slice(begin..end), vec![arrival; end - begin], Turn::Arriving)?);
             begin = end;
         }
         match parts.first() {
-            None => self.rows(accepted, arrival),
+            None => self.rows(accepted, vec![arrival; accepted.len()], Turn::Arriving),
             Some(first) => Ok(concat_batches(&first.schema(), &parts)?),
         }
     }
 
-    fn rows(&mut self, accepted: &Accepted, arrival: i64) -> Result<RecordBatch> {
+    fn rows(&mut self, accepted: &Accepted, arrivals: Vec<i64>, turn: Turn) -> Result<RecordBatch> {
         let Accepted { batch, times, ids, watermarks, late, .. } = accepted;
         let mut readings = Vec::with_capacity(self.entities.len());
         for entity in &mut self.entities {
-            readings.push(match &entity.reader {
-                Reader::Own => entity.arrive(batch, times, ids)?,
-                Reader::Lookup(at) => {
+            readings.push(match (&entity.reader, &turn) {
+                (Reader::Own, Turn::Arriving) => entity.arrive(batch, times, ids)?,
+                (Reader::Own, Turn::Held) => entity.read_events(batch, times, ids)?,
+                (Reader::Lookup(at), _) => {
                     let at = at.clone();
                     entity.look_up(batch, times, &at)?
                 }
@@ -243,7 +265,7 @@ impl Engine {
                 }
             }
         }
-        columns.push(ARRIVAL_TIME, timestamps(vec![arrival; times.len()]));
+        columns.push(ARRIVAL_TIME, timestamps(arrivals));
         columns.push(WATERMARK, optional_timestamps(watermarks));
         columns.push(LATE, Arc::new(BooleanArray::from(late.clone())));
         columns.push(FEATURE_STATES, states);
@@ -258,7 +280,7 @@ impl Engine {
     fn note_for_revisions(&mut self, accepted: &Accepted, readings: &[Readings], rows: &RecordBatch) -> Result<()> {
         let Some(revisions) = &mut self.revisions else { return Ok(()) };
         for (number, (entity, readings)) in self.entities.iter().zip(readings).enumerate() {
-            revisions.arrived(self.root, number, entity, readings, accepted)?;
+            revisions.arrived(self.root, number, entity, &readings.before_others, accepted)?;
         }
         revisions.emitted(rows, &accepted.times, &accepted.ids)
     }
@@ -383,12 +405,13 @@ impl Engine {
                 stream.seen.sweep(earliest);
             }
         }
-        let revisable = self.revisions.as_ref().map_or(i64::MAX, |_| self.revisable_from());
+        let waiting = self.pending.as_ref().map_or(i64::MAX, Pending::earliest);
+        let revisable = self.revisions.as_ref().map_or(i64::MAX, |_| self.revisable_from()).min(waiting);
         if let Some(revisions) = self.revisions.as_mut().filter(|_| revisable != i64::MIN) {
             revisions.expire(revisable);
         }
         for number in 0..self.entities.len() {
-            // Rows that can still be revised are read as of their own time.
+            // Rows that wait, and those that can still be revised, are read as of their own time.
             let reach = self.reach(&self.entities[number]).min(revisable);
             let entity = &mut self.entities[number];
             match &mut self.sessions {
@@ -448,6 +471,7 @@ impl Engine {
             stats.revisions = revisions.stats();
             stats.bytes += stats.revisions.bytes;
         }
+        stats.pending = self.pending.as_ref().map_or((0, 0), Pending::stats);
         stats.timers = self.sessions.as_ref().map_or(0, |sessions| sessions.held());
         stats
     }

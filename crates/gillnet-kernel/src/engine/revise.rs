@@ -20,7 +20,7 @@ use compact_str::CompactString;
 use serde_json::Value as Json;
 
 use super::columns::Columns;
-use super::entity::{Entity, Reader, Readings};
+use super::entity::{Entity, Reader};
 use super::plan::{arrow_type, FeaturePlan, Plan};
 use super::row_store::{RowNumber, RowStore};
 use super::stream::{Accepted, StreamState};
@@ -114,7 +114,7 @@ pub struct RevisionStats {
     pub bytes: usize,
     /// Events that disturbed rows and were not followed up yet.
     pub disturbances: usize,
-    /// Rows that an event disturbed after they were forgotten, or whose key had dropped events over its limit.
+    /// Events that came for rows that were forgotten, and rows whose key had dropped events over its limit.
     pub unrevised: u64,
 }
 
@@ -204,14 +204,14 @@ impl Revisions {
         root: usize,
         number: usize,
         entity: &Entity,
-        readings: &Readings,
+        before_others: &[u32],
         accepted: &Accepted,
     ) -> Result<()> {
-        if readings.before_others.is_empty() {
+        if before_others.is_empty() {
             return Ok(());
         }
         let keys = entity.keys(&accepted.batch)?;
-        for i in readings.before_others.iter().map(|&i| i as usize) {
+        for i in before_others.iter().map(|&i| i as usize) {
             if let Some(key) = keys.get(i) {
                 let order = (accepted.times[i], accepted.ids[i]);
                 let id = id_text(&accepted.batch, self.root.kept[self.root.id], i);
@@ -311,6 +311,7 @@ impl Revisions {
             .map(|cause| layout.changes_until(cause.order.0, |gap| entity.store.run_end(slot, cause.order.0, gap)))
             .collect();
         let after = |cause: &Cause| if cause.same_time { (cause.order.0 - 1, u128::MAX) } else { cause.order };
+        self.unrevised += causes.iter().filter(|cause| cause.order.0 < self.expired_to).count() as u64;
         let first_cause = self.work_causes.len() as u32;
         self.work_causes.extend(causes.iter().map(|cause| cause.named.clone()));
         let furthest = until.iter().copied().max().unwrap_or(i64::MIN);
@@ -324,12 +325,10 @@ impl Revisions {
                 next += 1;
             }
             let Some(cause) = reaching.filter(|&cause| until[cause] >= order.0) else { continue };
-            match self.rows.find(order.1) {
-                Some(row) => {
-                    let (key, cause) = (self.work_keys.len() as u32, first_cause + cause as u32);
-                    found(Affected { row, order, entity: 0, key, cause });
-                }
-                None => self.unrevised += u64::from(order.0 < self.expired_to),
+            // A row that is not found was not computed yet, or is no longer kept.
+            if let Some(row) = self.rows.find(order.1) {
+                let (key, cause) = (self.work_keys.len() as u32, first_cause + cause as u32);
+                found(Affected { row, order, entity: 0, key, cause });
             }
         }
     }

@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 
 from gillnet._kernel import Batch
@@ -24,8 +26,9 @@ from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics, StreamCounts
 from gillnet.operators.decode import Decoded, Malformed, malformed_records, stream_decoder
 from gillnet.operators.encode import EncodeOperator, record_keys
-from gillnet.operators.features import FeatureOperator, Outcome
+from gillnet.operators.features import ARRIVAL_TIME, FeatureOperator, Outcome
 from gillnet.plan.nodes import PipelinePlan
+from gillnet.runtimes.embedded.commits import Commits
 from gillnet.runtimes.embedded.outputs import Outputs
 from gillnet.runtimes.embedded.overlap import HAND_OVER_RECORDS, OverlappedStage
 from gillnet.runtimes.embedded.revisions import REVISED_AT_ONCE, REVISIONS, RevisionStage
@@ -155,6 +158,8 @@ class EmbeddedRuntime:
         self._stage = ScoringStage(
             plan, self.features, scorer, top_reasons=self.options.top_reasons, detail=self.options.detail
         )
+        self._commits = Commits(self._sources.values())
+        self._waits = plan.emission.kind != "on_arrival"
         self._emit_all = (self.options.emit or ("flagged" if plan.sessions else "all")) == "all"
         self._revise = RevisionStage(plan, scorer, emit_all=self._emit_all)
         self._session_encoder: EncodeOperator | None = None
@@ -180,10 +185,12 @@ class EmbeddedRuntime:
                     self._idle()
                 elif self._small_turn:
                     self._clock.sleep(max(0.0, self.options.turn_ms / 1_000 - self._clock.monotonic_s() + began_s))
+                self._release()
                 self._revise_if_due()
                 self._commit_if_due()
                 if self._on_turn is not None:
                     self._on_turn()
+            self._release(everything=True)
             self._close_sessions()
             self._commit()
         except BaseException:
@@ -254,6 +261,12 @@ class EmbeddedRuntime:
             self._adapt(len(raw.values), spent_s)
         self._close_sessions()
 
+    def _release(self, *, everything: bool = False) -> None:
+        """Let rows go that have waited for the watermark, for another stream, or long enough."""
+        now_us = self._clock.now_us()
+        if self._waits and (rows := self.features.release(now_us, everything=everything)) is not None:
+            self._overlapped.submit(rows.num_rows, partial(self._emit, rows, now_us, 0, 0.0))
+
     def _register_partitions(self, stream: str, now_us: int) -> None:
         """Let every assigned partition hold the watermark, before the first record of the fastest one can move it."""
         source = self._partitioned.get(stream)
@@ -316,8 +329,17 @@ class EmbeddedRuntime:
                 self._outputs.write("alerts", *self._stage.encode(scored.batch.take(alerts)))
             if self._on_alerts is not None:
                 self._on_alerts(self._stage.alerts(scored.batch, alerts))
-        self.metrics.latency_ms.add((self._clock.now_us() - arrival_us) / 1_000, rows.num_rows)
+        self._note_latency(rows, arrival_us)
         self._adapt(records, spent_s + self._clock.monotonic_s() - began)
+
+    def _note_latency(self, rows: Batch, arrival_us: int) -> None:
+        now_us = self._clock.now_us()
+        if not self._waits:
+            self.metrics.latency_ms.add((now_us - arrival_us) / 1_000, rows.num_rows)
+            return
+        arrivals = pc.value_counts(rows.column(ARRIVAL_TIME).cast(pa.int64()))
+        for arrived_us, count in zip(*(column.to_pylist() for column in arrivals.flatten()), strict=True):
+            self.metrics.latency_ms.add((now_us - arrived_us) / 1_000, count)
 
     def _close_sessions(self) -> None:
         if self.plan.sessions is None:
@@ -371,8 +393,7 @@ class EmbeddedRuntime:
         self._revise_rows()
         self._overlapped.drain()
         self._outputs.flush()
-        for source in self._sources.values():
-            source.commit()
+        self._commits.commit(self._clock.now_us(), self.features.waiting_since_us() if self._waits else None)
         self._committed_s = self._clock.monotonic_s()
         self._uncommitted = False
 
