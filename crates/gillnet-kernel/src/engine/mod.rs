@@ -32,7 +32,7 @@ use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings};
 use self::pending::Pending;
 use self::plan::{FeaturePlan, Plan};
 use self::revise::{looked_up_by, Revisions};
-pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, OLD, REVISION};
+pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, CHANGED, OLD, REVISION, WAS};
 use self::sessions::{session_features, Sessions};
 pub use self::stream::Outcome;
 use self::stream::{Accepted, StreamState};
@@ -288,8 +288,8 @@ impl Engine {
     /// Rows that went out and that later arrivals have changed, as they are now and as they went out last; about `most` rows
     /// at the most, none if there are no more.
     ///
-    /// Columns: what the plan needs of the root stream, its features, each of them once more as [`OLD`]`name`, then
-    /// [`REVISION`], [`CAUSE_STREAM`] and [`CAUSE_ID`].
+    /// Columns: what the plan needs of the root stream, its features, each of them once more as [`OLD`]`name` and
+    /// [`WAS`]`name`, then [`CHANGED`], [`REVISION`], [`CAUSE_STREAM`] and [`CAUSE_ID`].
     ///
     /// # Errors
     /// An expression that fails.
