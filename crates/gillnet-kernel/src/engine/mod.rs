@@ -15,10 +15,12 @@ mod entity;
 mod packed;
 mod pending;
 pub mod plan;
+mod plan_parts;
 mod revise;
 mod row_store;
 mod session_timers;
 mod sessions;
+mod snapshot;
 mod stream;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringBuilder};
@@ -31,6 +33,7 @@ use self::columns::{optional_timestamps, timestamps, Columns};
 use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings};
 use self::pending::Pending;
 use self::plan::{FeaturePlan, Plan};
+use self::plan_parts::PlanParts;
 use self::revise::{looked_up_by, Revisions};
 pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, CHANGED, OLD, REVISION, WAS};
 use self::sessions::{session_features, Sessions};
@@ -65,6 +68,7 @@ pub struct Engine {
     sessions: Option<Sessions>,
     revisions: Option<Revisions>,
     pending: Option<Pending>,
+    parts: PlanParts,
 }
 
 /// Whether rows are computed as their events arrive, or later, their events being in the state.
@@ -117,7 +121,8 @@ impl Engine {
         let root = root.ok_or_else(|| KernelError::Plan(format!("no stream '{}'", plan.root)))?;
         let (entities, sessions) = build_entities(plan, &streams, root)?;
         let pending = Pending::new(plan.emission, plan.limits.max_pending_rows);
-        let mut engine = Self { root, streams, entities, features: Vec::new(), sessions, revisions: None, pending };
+        let (features, parts) = (Vec::new(), plan.parts.clone());
+        let mut engine = Self { root, streams, entities, features, sessions, revisions: None, pending, parts };
         engine.compile_features(plan)?;
         if plan.revisions {
             engine.revisions = Some(Revisions::new(plan, &engine.streams, root, &engine.entities, &engine.features)?);
