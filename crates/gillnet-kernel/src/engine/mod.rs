@@ -10,6 +10,7 @@
 //! depend on where batches end.
 
 mod baseline;
+pub mod batch;
 mod columns;
 mod entity;
 mod packed;
