@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from gillnet.core.messages import OutputRecord
 from gillnet.core.ports import Sink
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import Histogram, StreamCounts
+from gillnet.operators.progress import StreamProgress
 from gillnet.plan.nodes import AggregateNode, PipelinePlan
 from gillnet.runtimes.embedded import Alert, EmbeddedRuntime
 
@@ -40,6 +41,8 @@ class View:
         Those that were given to `RunMonitor.on_alerts`.
     watermark_us
         The root stream's, microseconds UTC; None before its first event.
+    progress
+        How far each stream is, in the order of the plan; a stream is missing before its first sample.
     lag
         Records that wait at the sources; None where they cannot tell.
     """
@@ -53,6 +56,7 @@ class View:
     sessions_closed: int
     watermark_us: int | None
     lag: int | None
+    progress: list[StreamProgress] = field(default_factory=list)
 
 
 class RunMonitor:
@@ -125,6 +129,7 @@ class RunMonitor:
             sessions_closed=metrics.sessions_closed,
             watermark_us=self._watermark_us,
             lag=self._lag,
+            progress=[metrics.progress[name] for name in streams if name in metrics.progress],
         )
 
     def _rate(self, now_s: float, read: int) -> float:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from gillnet._kernel import Batch, Engine
 from gillnet.core.errors import PlanError
 from gillnet.core.schema import Schema
+from gillnet.operators.progress import StreamProgress, stream_progress
 from gillnet.plan.nodes import EmissionNode, PipelinePlan
 from gillnet.plan.serde import dumps
 
@@ -135,6 +136,10 @@ class FeatureOperator:
     def watermark_us(self, stream: str) -> int | None:
         """Return a stream's watermark, None before its first event."""
         return self._engine.watermark(stream)[0]
+
+    def progress(self, stream: str, now_us: int) -> StreamProgress:
+        """Return how far a stream is at processing time ``now_us``: its watermark, and what holds it back."""
+        return stream_progress(stream, now_us, *self._engine.progress(stream))
 
     def stats(self) -> dict[str, int]:
         """Return keys, events and bytes of the state, ids and their bytes. Walks over all keys."""

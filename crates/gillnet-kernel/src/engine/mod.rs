@@ -16,6 +16,7 @@ mod entity;
 mod packed;
 mod pending;
 pub mod plan;
+pub mod progress;
 mod revise;
 mod row_store;
 mod session_timers;

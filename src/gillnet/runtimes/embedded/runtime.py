@@ -47,6 +47,8 @@ _COLLECT_AFTER_OBJECTS = 100_000
 # Events that came before others of their key: so many are followed up at once, whatever the interval.
 _MOST_DISTURBANCES = 50_000
 
+_PROGRESS_EVERY_S = 0.25
+
 _SET_ASIDE: dict[int, tuple[str, str]] = {
     Outcome.DUPLICATE: ("duplicate", "a record with this id was read before"),
     Outcome.TOO_LATE: ("too_late", "further behind the watermark than the allowed lateness"),
@@ -165,7 +167,7 @@ class EmbeddedRuntime:
         self._session_encoder: EncodeOperator | None = None
         self._small_turn = True
         self._batch_limit = min(_FIRST_BATCH_RECORDS, self.options.max_batch_records)
-        self._committed_s = self._revised_s = self._clock.monotonic_s()
+        self._committed_s = self._revised_s = self._noted_s = self._clock.monotonic_s()
         self._uncommitted = False
         self._done: set[str] = set()
         self._partitioned = {name: s for name, s in self._sources.items() if isinstance(s, PartitionedSource)}
@@ -188,11 +190,13 @@ class EmbeddedRuntime:
                 self._release()
                 self._revise_if_due()
                 self._commit_if_due()
+                self._note_progress()
                 if self._on_turn is not None:
                     self._on_turn()
             self._release(everything=True)
             self._close_sessions()
             self._commit()
+            self._note_progress(last=True)
         except BaseException:
             try:
                 self._close()
@@ -383,6 +387,14 @@ class EmbeddedRuntime:
     def _idle(self) -> None:
         self.features.pass_time(self._clock.now_us())
         self._close_sessions()
+
+    def _note_progress(self, *, last: bool = False) -> None:
+        """Sample how far the streams are, some times a second: only this thread may look at the kernel's state."""
+        now_s = self._clock.monotonic_s()
+        if not last and now_s - self._noted_s < _PROGRESS_EVERY_S:
+            return
+        self._noted_s, now_us = now_s, self._clock.now_us()
+        self.metrics.progress = {name: self.features.progress(name, now_us) for name in self._sources}
 
     def _commit_if_due(self) -> None:
         if self._uncommitted and self._clock.monotonic_s() - self._committed_s >= self.options.commit_interval_s:
