@@ -40,7 +40,7 @@ JOINED_ROWS = 1_000_000
 JOINED_FILES = 64
 """So many small files are joined, whatever their rows."""
 
-_RUN = b"gillnet.run"
+_RUN, _ENDED = b"gillnet.run", b"gillnet.ended"
 _NAME = re.compile(r"part-(\d{12})-(\d{12})\.parquet")
 _GROUP_ROWS = 131_072
 
@@ -49,7 +49,10 @@ _GROUP_ROWS = 131_072
 class _Stream:
     directory: Path
     next_number: int
+    columns: pa.Schema = PLACE_COLUMNS
     waiting: list[pa.RecordBatch] = field(default_factory=list)
+    ended: int | None = None
+    end_is_written: bool = True
     small: list[tuple[Path, int]] = field(default_factory=list)
 
 
@@ -92,16 +95,22 @@ class HistoryWriter:
             value = places[column.name]
             array = pa.array(value, column.type) if isinstance(value, list) else pa.repeat(value, events.num_rows)
             events = events.append_column(column, array.cast(column.type))
+        self._of(stream).columns = events.schema
         self._of(stream).waiting.append(events)
+
+    def end(self, stream: str, number: int) -> None:
+        """Note that a bounded stream had ended before micro-batch ``number``: from then on nobody waits for it."""
+        self._of(stream).ended = number
+        self._of(stream).end_is_written = False
 
     def commit(self) -> None:
         """Return when every event so far is in a file that can be read."""
         for stream in self._streams.values():
-            if stream.waiting:
-                table = pa.Table.from_batches(stream.waiting)
+            if stream.waiting or not stream.end_is_written:
+                table = pa.Table.from_batches(stream.waiting, stream.columns)
                 path = self._write(stream, table, stream.next_number, stream.next_number)
                 stream.next_number += 1
-                stream.waiting = []
+                stream.waiting, stream.end_is_written = [], True
                 stream.small.append((path, table.num_rows))
             if len(stream.small) >= self._joined_files or sum(n for _, n in stream.small) >= self._joined_rows:
                 self._join(stream)
@@ -130,7 +139,8 @@ class HistoryWriter:
 
         path = stream.directory / f"part-{first:012}-{last:012}.parquet"
         torn = path.with_suffix(".tmp")
-        table = table.replace_schema_metadata({_RUN: self._run})
+        ended = {} if stream.ended is None else {_ENDED: str(stream.ended).encode()}
+        table = table.replace_schema_metadata({_RUN: self._run, **ended})
         try:
             with torn.open("wb") as file:
                 pq.write_table(table, file, compression="zstd", row_group_size=_GROUP_ROWS)
@@ -165,10 +175,21 @@ def _sync_directory(directory: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The files of one run of a history, by stream, in the order of arrival."""
+    """One run of a history.
+
+    Attributes
+    ----------
+    number
+        Its start, which orders the runs.
+    files
+        By stream, in the order of arrival.
+    ended
+        By stream that ended, the number of the first micro-batch after its end.
+    """
 
     number: int
     files: Mapping[str, tuple[Path, ...]]
+    ended: Mapping[str, int]
 
 
 class History:
@@ -208,10 +229,17 @@ class History:
     def runs(self) -> list[Run]:
         """Return the runs that wrote it, in their order."""
         runs: dict[int, dict[str, list[Path]]] = {}
+        ended: dict[int, dict[str, int]] = {}
         for stream, files in self._files.items():
             for path in files:
-                runs.setdefault(_run_of(path), {}).setdefault(stream, []).append(path)
-        return [Run(number, {s: tuple(files) for s, files in runs[number].items()}) for number in sorted(runs)]
+                number, end = _run_of(path)
+                runs.setdefault(number, {}).setdefault(stream, []).append(path)
+                if end is not None:
+                    ended.setdefault(number, {})[stream] = end
+        return [
+            Run(number, {name: tuple(files) for name, files in runs[number].items()}, ended.get(number, {}))
+            for number in sorted(runs)
+        ]
 
 
 def history_files(directory: Path) -> list[Path]:
@@ -232,7 +260,8 @@ def micro_batches(run: Run) -> Iterator[tuple[str, pa.RecordBatch]]:
     import heapq
 
     feeds = {stream: _grouped(files) for stream, files in run.files.items()}
-    heap = [(number, stream, events) for stream, feed in feeds.items() for number, events in [next(feed)]]
+    firsts = [(stream, next(feed, None)) for stream, feed in feeds.items()]
+    heap = [(first[0], stream, first[1]) for stream, first in firsts if first is not None]
     heapq.heapify(heap)
     while heap:
         _, stream, events = heap[0]
@@ -251,7 +280,7 @@ def _grouped(files: tuple[Path, ...]) -> Iterator[tuple[int, pa.RecordBatch]]:
         numbers = batch.column(BATCH).to_numpy()
         edges = [0, *((numbers[1:] != numbers[:-1]).nonzero()[0] + 1).tolist(), len(numbers)]
         for low, high in itertools.pairwise(edges):
-            if held and held[0].column(BATCH)[0].as_py() != numbers[low]:
+            if held and batch_number(held[0]) != numbers[low]:
                 yield _whole(held)
                 held = []
             held.append(batch.slice(low, high - low))
@@ -261,7 +290,7 @@ def _grouped(files: tuple[Path, ...]) -> Iterator[tuple[int, pa.RecordBatch]]:
 
 def _whole(parts: list[pa.RecordBatch]) -> tuple[int, pa.RecordBatch]:
     batch = parts[0] if len(parts) == 1 else pa.concat_batches(parts)
-    return batch.column(BATCH)[0].as_py(), batch
+    return batch_number(batch), batch
 
 
 def _batches(files: tuple[Path, ...]) -> Iterator[pa.RecordBatch]:
@@ -275,7 +304,7 @@ def _batches(files: tuple[Path, ...]) -> Iterator[pa.RecordBatch]:
             raise SourceError(f"{path}: the history cannot be read: {' '.join(str(error).split())}.") from error
 
 
-def _run_of(path: Path) -> int:
+def _run_of(path: Path) -> tuple[int, int | None]:
     import pyarrow.parquet as pq
 
     try:
@@ -284,7 +313,13 @@ def _run_of(path: Path) -> int:
         raise SourceError(f"{path}: the history cannot be read: {' '.join(str(error).split())}.") from error
     if _RUN not in metadata:
         raise SourceError(f"{path}: this is no file of a history, which names its run; take it out of there.")
-    return int(metadata[_RUN])
+    return int(metadata[_RUN]), int(metadata[_ENDED]) if _ENDED in metadata else None
+
+
+def batch_number(events: pa.RecordBatch) -> int:
+    """Return the number of a micro-batch in its run."""
+    number: int = events.column(BATCH)[0].as_py()
+    return number
 
 
 def arrival_us(events: pa.RecordBatch) -> int:

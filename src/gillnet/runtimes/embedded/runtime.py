@@ -242,9 +242,14 @@ class EmbeddedRuntime:
                 self._small_turn &= len(raw.values) < _SMALL_BATCH_RECORDS
                 self._process(raw)
             elif source.finished:
-                self._done.add(name)
-                self.features.finish(name)
+                self._finish(name)
         return came
+
+    def _finish(self, stream: str) -> None:
+        self._done.add(stream)
+        self.features.finish(stream)
+        if self._history is not None:
+            self._overlapped.submit(0, partial(self._history.end, stream, self.metrics.batches))
 
     def _process(self, raw: RawBatch) -> None:
         began = self._clock.monotonic_s()
