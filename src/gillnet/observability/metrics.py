@@ -18,6 +18,12 @@ CATALOGUE: dict[str, str] = {
     "sessions_closed": "Sessions that the watermark closed, revisions included.",
     "revisions": "Rows that later arrivals changed after they went out.",
     "revisions_flipped": "Revisions whose decision is another one.",
+    "join_pairs": "Pairs that a join gave, per join.",
+    "join_unmatched": "Events of an outer side that a join gave without a partner, per join.",
+    "join_withdrawn": "Rows without a partner that a later match withdrew, per join.",
+    "join_dropped_pairs": "Pairs left out because one event had more than max_pairs_per_event, per join.",
+    "join_dropped_events": "Events forgotten because their key had more than max_events_per_key, per join.",
+    "join_incomplete": "Events that came after what they could match may have been forgotten, their stream idle; per join.",
     "batches": "Micro-batches processed.",
     "latency_ms": "Arrival of a record to its row handed to the sink, in milliseconds.",
 }
@@ -86,6 +92,7 @@ class RunMetrics:
     revisions: int = 0
     revisions_flipped: int = 0
     batches: int = 0
+    joins: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def stream(self, name: str) -> StreamCounts:
         """Return the counts of a stream."""
@@ -100,6 +107,8 @@ class RunMetrics:
         figures |= {f"decisions{{action={action}}}": count for action, count in self.decisions.items()}
         for name in ("alerts", "sessions_closed", "revisions", "revisions_flipped", "batches"):
             figures[name] = getattr(self, name)
+        for join, did in self.joins.items():
+            figures |= {f"join_{what}{{join={join}}}": count for what, count in did.items()}
         for share, label in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):
             figures[f"latency_ms_{label}"] = round(self.latency_ms.percentile(share) or 0.0, 3)
         return figures
