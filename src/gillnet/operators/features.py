@@ -116,6 +116,17 @@ class FeatureOperator:
         """
         return self._engine.revisions(most)
 
+    def joined(self, most: int) -> tuple[int, Batch] | None:
+        """Return rows of a join, about ``most``, with its number in the plan; None when there are no more for now.
+
+        To be called until then after everything that arrives: what has arrived waits for it.
+        """
+        return self._engine.joined(most)
+
+    def join_counts(self) -> dict[str, dict[str, int]]:
+        """Return what each join did so far, by its name."""
+        return self._engine.join_counts()
+
     @property
     def disturbances(self) -> int:
         """Events that came before others of their key, and whose rows `revisions` has not looked at yet."""
