@@ -1,11 +1,16 @@
 //! `Engine`: a plan's keyed state, hosted by the embedded runtime.
 
+use gillnet_kernel::arrival::watermark::NONE;
 use gillnet_kernel::engine::plan::Plan;
+use gillnet_kernel::engine::progress::Progress;
 use gillnet_kernel::engine::{Engine, EngineStats, Outcome};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::{kernel_error, PyBatch};
+
+/// Watermark, the partition that holds it back, and (partition, newest event time, heard, idle) of each.
+type ProgressParts = (Option<i64>, Option<i32>, Vec<(i32, Option<i64>, i64, bool)>);
 
 /// One accepted batch: outcomes as bytes (one each record), and rows where the stream is the root.
 type Processed<'py> = (Bound<'py, PyBytes>, Option<PyBatch>);
@@ -99,6 +104,13 @@ impl PyEngine {
 
     fn watermark(&self, stream: &str) -> PyResult<(Option<i64>, Option<i32>)> {
         self.0.watermark(stream).map_err(kernel_error)
+    }
+
+    fn progress(&self, stream: &str) -> PyResult<ProgressParts> {
+        let Progress { watermark, held_by, partitions } = self.0.progress(stream).map_err(kernel_error)?;
+        let parts =
+            partitions.iter().map(|p| (p.number, Some(p.newest).filter(|&newest| newest != NONE), p.heard, p.idle));
+        Ok((watermark, held_by, parts.collect()))
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -10,12 +10,14 @@
 //! depend on where batches end.
 
 mod baseline;
+pub mod batch;
 mod columns;
 mod entity;
 pub mod joins;
 mod packed;
 mod pending;
 pub mod plan;
+pub mod progress;
 mod revise;
 mod row_store;
 mod session_timers;
@@ -34,7 +36,7 @@ use self::joins::{JoinStats, Joins};
 use self::pending::Pending;
 use self::plan::{FeaturePlan, Plan};
 use self::revise::{looked_up_by, Revisions};
-pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, OLD, REVISION};
+pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, CHANGED, OLD, REVISION, WAS};
 use self::sessions::{session_features, Sessions};
 pub use self::stream::Outcome;
 use self::stream::{Accepted, StreamState};
@@ -295,8 +297,8 @@ impl Engine {
     /// Rows that went out and that later arrivals have changed, as they are now and as they went out last; about `most` rows
     /// at the most, none if there are no more.
     ///
-    /// Columns: what the plan needs of the root stream, its features, each of them once more as [`OLD`]`name`, then
-    /// [`REVISION`], [`CAUSE_STREAM`] and [`CAUSE_ID`].
+    /// Columns: what the plan needs of the root stream, its features, each of them once more as [`OLD`]`name` and
+    /// [`WAS`]`name`, then [`CHANGED`], [`REVISION`], [`CAUSE_STREAM`] and [`CAUSE_ID`].
     ///
     /// # Errors
     /// An expression that fails.
