@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tests.cases.outcome import COUNTS, Outcome, final_sessions, side_line
+from tests.cases.outcome import COUNTS, Outcome, final_join, final_sessions, side_line
 from tests.cases.script import Script, Step, read_script
 
 from gillnet.api.pipeline import Pipeline
@@ -161,16 +161,19 @@ def run_embedded(case: Case, *, batch_records: int | None = None, restore_every:
     )
     metrics = runtime.run()
     assert all(counts.balanced for counts in metrics.streams.values())
-    rows, sessions = (
-        [value.decode() for value in sinks[name].values] if name in sinks else [] for name in ("decisions", "sessions")
-    )
+    rows, sessions = _texts(sinks, "decisions"), _texts(sinks, "sessions")
     sides = {
         name: [_side(name, record.value, dict(record.headers)) for record in sink.records]
         for name, sink in sinks.items()
-        if "." in name and name != REVISIONS and sink.records
+        if "." in name and name != REVISIONS and not name.startswith("joins.") and sink.records
     }
     counts = {name: {count: getattr(metrics.stream(name), count) for count in COUNTS} for name in metrics.streams}
-    return Outcome(rows, final_sessions(sessions), sides, counts)
+    joins = [line for join in plan.joins for line in final_join(join.name, _texts(sinks, f"joins.{join.name}"))]
+    return Outcome(rows, final_sessions(sessions), sorted(joins), sides, counts)
+
+
+def _texts(sinks: dict[str, MemorySink], name: str) -> list[str]:
+    return [value.decode() for value in sinks[name].values] if name in sinks else []
 
 
 def _side(output: str, value: bytes, headers: dict[str, bytes | None]) -> str:

@@ -9,6 +9,7 @@ from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_engine import (
+    ARRIVAL,
     SECOND,
     START,
     TAKEN,
@@ -120,12 +121,12 @@ class Run:
                 self.engine.set_replaying(True)
             else:
                 number += 1
-        self.emitted.rows_came(self.engine.release(START + len(self.batches) * SECOND, True))
+        self.emitted.rows_came(self.engine.release(ARRIVAL + len(self.batches) * SECOND, True))
         self.emitted.revisions_came(self.engine, self.most)
 
     def _arrive(self, number: int) -> None:
         stream, rows = self.batches[number]
-        now = START + (number + 1) * SECOND
+        now = ARRIVAL + (number + 1) * SECOND
         outcomes, batch = self.engine.process(stream, batch_of(rows), now)
         taken = [row for row, outcome in zip(rows, outcomes, strict=True) if outcome in TAKEN]
         # What is read again after a crash is no duplicate: the snapshot has not seen it.
@@ -211,7 +212,7 @@ def test_i7_rows_are_kept_for_the_allowed_lateness_and_memory_comes_back():
     engine = Engine(engine_plan([NODE], stream, revisions=True))
     rows, sizes = [], []
     for number in range(100):
-        engine.process("s", batch_of(rows_at(number, BATCH)), START)
+        engine.process("s", batch_of(rows_at(number, BATCH)), ARRIVAL)
         assert engine.revisions(1_000) is None
         stats = engine.stats()
         rows.append(stats["revisable_rows"])
@@ -227,7 +228,7 @@ def test_i7_a_stream_that_is_idle_does_not_keep_rows_for_ever_and_what_it_misses
     engine.process("o", batch_of([{**rows_at(0, 1)[0], "id": "o1"}]), START)
     kept = []
     for number in range(60):
-        now = START + number * 10 * SECOND
+        now = START + (number + 1) * 10 * SECOND
         engine.process("s", batch_of(rows_at(number, BATCH)), now)
         engine.pass_time(now)
         assert engine.revisions(1_000) is None
@@ -245,7 +246,7 @@ def test_a_saturated_key_is_not_revised_by_what_is_left_of_it():
     """Events that a row saw are gone: what it said is nearer to the truth, and the row is counted."""
     engine = Engine(engine_plan([NODE], stream_plan("s"), revisions=True, limits={"max_events_per_key": 50}))
     rows = rows_at(0, 90)
-    engine.process("s", batch_of(rows), START)
-    engine.process("s", batch_of([{**rows[0], "id": "late", "ts": rows[85]["ts"] + 1}]), START)
+    engine.process("s", batch_of(rows), ARRIVAL)
+    engine.process("s", batch_of([{**rows[0], "id": "late", "ts": rows[85]["ts"] + 1}]), ARRIVAL)
     assert engine.revisions(1_000) is None
     assert engine.stats()["unrevised"] > 0

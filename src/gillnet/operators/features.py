@@ -12,6 +12,7 @@ import pyarrow as pa
 from gillnet._kernel import Batch, Engine
 from gillnet.core.errors import PlanError, StateError
 from gillnet.core.schema import Schema
+from gillnet.operators.progress import StreamProgress, stream_progress
 from gillnet.plan.nodes import EmissionNode, PipelinePlan
 from gillnet.plan.serde import dumps
 
@@ -172,6 +173,17 @@ class FeatureOperator:
         """
         return self._engine.revisions(most)
 
+    def joined(self, most: int) -> tuple[int, Batch] | None:
+        """Return rows of a join, about ``most``, with its number in the plan; None when there are no more for now.
+
+        To be called until then after everything that arrives: what has arrived waits for it.
+        """
+        return self._engine.joined(most)
+
+    def join_counts(self) -> dict[str, dict[str, int]]:
+        """Return what each join did so far, by its name."""
+        return self._engine.join_counts()
+
     @property
     def disturbances(self) -> int:
         """Events that came before others of their key, and whose rows `revisions` has not looked at yet."""
@@ -192,6 +204,10 @@ class FeatureOperator:
     def watermark_us(self, stream: str) -> int | None:
         """Return a stream's watermark, None before its first event."""
         return self._engine.watermark(stream)[0]
+
+    def progress(self, stream: str, now_us: int) -> StreamProgress:
+        """Return how far a stream is at processing time ``now_us``: its watermark, and what holds it back."""
+        return stream_progress(stream, now_us, *self._engine.progress(stream))
 
     def stats(self) -> dict[str, int]:
         """Return keys, events and bytes of the state, ids and their bytes. Walks over all keys."""

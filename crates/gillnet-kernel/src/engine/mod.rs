@@ -10,12 +10,15 @@
 //! depend on where batches end.
 
 mod baseline;
+pub mod batch;
 mod columns;
 mod entity;
+pub mod joins;
 mod packed;
 mod pending;
 pub mod plan;
 mod plan_parts;
+pub mod progress;
 mod revise;
 mod row_store;
 mod session_timers;
@@ -31,6 +34,7 @@ use std::sync::Arc;
 use self::baseline::Baseline;
 use self::columns::{optional_timestamps, timestamps, Columns};
 use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings};
+use self::joins::{JoinStats, Joins};
 use self::pending::Pending;
 use self::plan::{FeaturePlan, Plan};
 use self::plan_parts::PlanParts;
@@ -68,6 +72,7 @@ pub struct Engine {
     sessions: Option<Sessions>,
     revisions: Option<Revisions>,
     pending: Option<Pending>,
+    joins: Joins,
     parts: PlanParts,
 }
 
@@ -107,6 +112,7 @@ pub struct EngineStats {
     pub revisions: RevisionStats,
     /// Rows that wait, and those that left early because too many did.
     pub pending: (usize, u64),
+    pub joins: JoinStats,
 }
 
 impl Engine {
@@ -121,8 +127,9 @@ impl Engine {
         let root = root.ok_or_else(|| KernelError::Plan(format!("no stream '{}'", plan.root)))?;
         let (entities, sessions) = build_entities(plan, &streams, root)?;
         let pending = Pending::new(plan.emission, plan.limits.max_pending_rows);
+        let joins = Joins::new(&plan.joins, &streams)?;
         let (features, parts) = (Vec::new(), plan.parts.clone());
-        let mut engine = Self { root, streams, entities, features, sessions, revisions: None, pending, parts };
+        let mut engine = Self { root, streams, entities, features, sessions, revisions: None, pending, joins, parts };
         engine.compile_features(plan)?;
         if plan.revisions {
             engine.revisions = Some(Revisions::new(plan, &engine.streams, root, &engine.entities, &engine.features)?);
@@ -198,6 +205,7 @@ impl Engine {
     ) -> Result<Processed> {
         let number = self.stream_number(stream)?;
         let accepted = self.streams[number].accept(batch, partitions, arrival)?;
+        self.joins.arrive(number, &accepted)?;
         let rows = if number == self.root && self.pending.is_none() {
             Some(self.root_rows(&accepted, arrival)?)
         } else if number == self.root {
@@ -476,6 +484,8 @@ impl Engine {
             stats.revisions = revisions.stats();
             stats.bytes += stats.revisions.bytes;
         }
+        stats.joins = self.joins.stats();
+        stats.bytes += stats.joins.bytes;
         stats.pending = self.pending.as_ref().map_or((0, 0), Pending::stats);
         stats.timers = self.sessions.as_ref().map_or(0, |sessions| sessions.held());
         stats

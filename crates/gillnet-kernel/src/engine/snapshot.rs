@@ -39,7 +39,8 @@ impl Engine {
     /// [`KernelError::State`] for a plan with a part whose state cannot be written yet.
     pub fn snapshot(&self) -> Result<Vec<u8>> {
         // Every field is named, so that a new one is not forgotten.
-        let Self { root: _, streams, entities, features: _, sessions, revisions, pending, parts } = self;
+        // A plan with joins is refused by `check_written`: their state is not written yet.
+        let Self { root: _, streams, entities, features: _, sessions, revisions, pending, joins: _, parts } = self;
         parts.check_written()?;
         let mut out = ByteWriter::default();
         out.raw(&[0; HEADER]);
