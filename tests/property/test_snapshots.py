@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from kernel_engine import SECOND, START, Row, aggregates, batch_of, engine_plan, event_lists, stream_plan, with_times
 
 from gillnet._kernel import Batch, Engine
+from gillnet.plan.expressions import Call, Column
+from gillnet.plan.joins import IntervalJoinNode, JoinSide, SelectNode, join_to_json
 from gillnet.plan.nodes import AggregateNode, SessionWindow, SlidingWindow
 
 KEYS = ("a", "a", "a", "b", None)
@@ -27,6 +29,17 @@ CLICKS = AggregateNode(
     name="clicks", type="int64", stream="s", key="key", function="count", window=SESSION, input=None, where=None
 )
 PACE = replace(CLICKS, name="pace", type="float64", function="mean_gap_seconds")
+JOIN = IntervalJoinNode(
+    name="j",
+    left=JoinSide("s", "key"),
+    right=JoinSide("o", "key"),
+    lower_us=-SECOND,
+    upper_us=20 * SECOND,
+    how="full",
+    condition=Call("gt", (Column("o.i"), Column("s.i"))),
+    select=tuple(SelectNode(name, "", Column(f"o.{name}")) for name in "idfsb"),
+)
+JOINS = (JOIN, replace(JOIN, how="left", condition=None, max_events_per_key=3), replace(JOIN, lower_us=0, upper_us=0))
 own = st.integers(1, 4).flatmap(lambda n: st.tuples(*(aggregates(f"f{i}") for i in range(n))))
 lookups = st.integers(1, 2).flatmap(lambda n: st.tuples(*(aggregates(f"g{i}", stream="o", at="key") for i in range(n))))
 
@@ -46,6 +59,8 @@ def plans(draw: st.DrawFn) -> str:
         parts["sessions"] = {"key": "key", "gap_us": SESSION.gap_us, "max_length_us": SESSION.max_length_us}
     else:
         parts["emission"] = draw(st.sampled_from(EMISSIONS))
+    if draw(st.booleans()):
+        parts["joins"] = [join_to_json(draw(st.sampled_from(JOINS)))]
     plan = json.loads(engine_plan(nodes, *streams, **parts))
     plan["features"].append({"kind": "expression", "name": "again", "expression": {"column": nodes[0].name}})
     if sessions:
@@ -63,6 +78,8 @@ ASKS: list[Step] = [
     ("revisions", 1_000),
     ("sessions", 1),
     ("sessions", 50),
+    ("joined", 2),
+    ("joined", 1_000),
     ("silence", 40 * SECOND),
 ]
 
@@ -81,7 +98,15 @@ def scripts(draw: st.DrawFn) -> list[Step]:
         rows, waiting[name] = waiting[name][:size], waiting[name][size:]
         steps.append((name, [*rows, rows[-1]] if order.random() < 0.3 else rows))
         steps += [ask] if ask else []
-    return [*steps, ("finish", "o"), ("revisions", 1_000), ("finish", "s"), ("sessions", 3), ("revisions", 1_000)]
+    return [
+        *steps,
+        ("finish", "o"),
+        ("revisions", 1_000),
+        ("finish", "s"),
+        ("sessions", 3),
+        ("revisions", 1_000),
+        ("joined", 9),
+    ]
 
 
 def told(batch: Batch | None) -> str | None:
@@ -100,6 +125,9 @@ def perform(engine: Engine, step: Step, now: int) -> list[Any]:
             seen += [outcomes, told(rows)]
         case "revisions":
             seen.append(told(engine.revisions(what)))
+        case "joined":
+            joined = engine.joined(what)
+            seen.append(joined and (joined[0], told(joined[1])))
         case "sessions":
             seen.append(told(engine.closed_sessions(what)))
         case "finish":
@@ -109,7 +137,15 @@ def perform(engine: Engine, step: Step, now: int) -> list[Any]:
             engine.pass_time(now)
             seen.append(told(engine.release(now, False)))
     stats = {name: value for name, value in engine.stats().items() if "bytes" not in name}
-    return [*seen, stats, engine.watermark("s"), engine.watermark("o"), engine.waiting_since(), engine.disturbances()]
+    return [
+        *seen,
+        stats,
+        engine.watermark("s"),
+        engine.watermark("o"),
+        engine.waiting_since(),
+        engine.disturbances(),
+        engine.join_counts(),
+    ]
 
 
 @examples(250)
@@ -167,7 +203,7 @@ def test_i5_forged_snapshots_are_refused_or_sound(plan, rows, data):
 
     Without kept rows: what is inside an Arrow stream is arrow's, which trusts what the checksum has let through.
     """
-    plan = json.dumps(json.loads(plan) | {"revisions": False, "emission": {"kind": "on_arrival"}})
+    plan = json.dumps(json.loads(plan) | {"revisions": False, "emission": {"kind": "on_arrival"}, "joins": []})
     snapshot = filled(plan, [("s", rows), ("sessions", 50), ("sessions", 50)]).snapshot()
     body = bytearray(snapshot[32:])
     for place, value in data.draw(st.lists(st.tuples(st.integers(0, len(body) - 1), st.integers(0, 255)), max_size=2)):
@@ -206,6 +242,7 @@ RULE = {"when": {"column": "i"}}
         ({"streams": [*WRITTEN["streams"], stream_plan("p")]}, "it had no stream 'p'"),
         ({"revisions": False}, "this plan has no revisions"),
         ({"emission": {"kind": "on_watermark"}}, "it had no emission"),
+        ({"joins": [join_to_json(JOIN)]}, "it had no join 'j'"),
         ({"sessions": {"key": "key", "gap_us": 1, "max_length_us": 1}}, "it had no sessions"),
         ({"policy": [RULE]}, "columns of the policy is another one"),
     ],

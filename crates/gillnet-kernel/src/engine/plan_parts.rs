@@ -14,7 +14,7 @@ use crate::error::{KernelError, Result};
 /// Keys of the plan that give no state its meaning.
 const WITHOUT_STATE: [&str; 5] = ["version", "name", "model", "policy", "limits"];
 /// Keys whose state a snapshot writes. A new kind of state is added here when [`super::snapshot`] writes it.
-const WRITTEN: [&str; 6] = ["root", "streams", "features", "sessions", "emission", "revisions"];
+const WRITTEN: [&str; 7] = ["root", "streams", "features", "sessions", "emission", "revisions", "joins"];
 /// Kinds of features whose state a snapshot writes.
 const WRITTEN_FEATURES: [&str; 3] = ["aggregate", "expression", "baseline"];
 
@@ -34,6 +34,7 @@ impl PlanParts {
             match (key.as_str(), value) {
                 ("streams", Json::Array(streams)) => found.add_all("stream", streams),
                 ("features", Json::Array(features)) => found.add_all("feature", features),
+                ("joins", Json::Array(joins)) => found.add_all("join", joins),
                 (key, value) if !WITHOUT_STATE.contains(&key) && !is_absent(value) => found.add(key, value),
                 _ => {}
             }

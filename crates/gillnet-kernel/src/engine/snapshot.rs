@@ -31,6 +31,7 @@ const ENTITIES: Part = ("entities", 1);
 const SESSIONS: Part = ("sessions", 1);
 const REVISIONS: Part = ("revisions", 1);
 const WAITING: Part = ("waiting rows", 1);
+const JOINS: Part = ("joins", 1);
 
 impl Engine {
     /// The whole state as bytes. O(state); nothing changes.
@@ -39,8 +40,7 @@ impl Engine {
     /// [`KernelError::State`] for a plan with a part whose state cannot be written yet.
     pub fn snapshot(&self) -> Result<Vec<u8>> {
         // Every field is named, so that a new one is not forgotten.
-        // A plan with joins is refused by `check_written`: their state is not written yet.
-        let Self { root: _, streams, entities, features: _, sessions, revisions, pending, joins: _, parts } = self;
+        let Self { root: _, streams, entities, features: _, sessions, revisions, pending, joins, parts } = self;
         parts.check_written()?;
         let mut out = ByteWriter::default();
         out.raw(&[0; HEADER]);
@@ -61,6 +61,9 @@ impl Engine {
         }
         if let Some(pending) = pending {
             write_part(&mut out, WAITING, |out| pending.write_state(out))?;
+        }
+        if !joins.is_empty() {
+            write_part(&mut out, JOINS, |out| joins.write_state(out))?;
         }
         Ok(sealed(out.finish()))
     }
@@ -102,10 +105,13 @@ impl Engine {
         if let Some(revisions) = &mut self.revisions {
             read_part(from, REVISIONS, |from| revisions.read_state(from, entities, streams))?;
         }
-        match &mut self.pending {
-            Some(pending) => read_part(from, WAITING, |from| pending.read_state(from)),
-            None => Ok(()),
+        if let Some(pending) = &mut self.pending {
+            read_part(from, WAITING, |from| pending.read_state(from))?;
         }
+        if !self.joins.is_empty() {
+            read_part(from, JOINS, |from| self.joins.read_state(from))?;
+        }
+        Ok(())
     }
 }
 

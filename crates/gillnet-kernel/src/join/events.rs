@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::bytes::{broken, ByteReader, ByteWriter};
+use crate::error::Result;
 use crate::keyed::row::OrderKey;
 
 /// What the caller keeps of an event. Shared with rows that wait to go out.
@@ -96,6 +98,40 @@ impl Events {
         self.sorted.is_empty() && self.dropped_until.is_none()
     }
 
+    /// Write every event but its payload.
+    pub fn write_state(&self, out: &mut ByteWriter) {
+        out.flag(self.dropped_until.is_some());
+        out.i64(self.dropped_until.unwrap_or_default());
+        out.count(self.sorted.len());
+        for event in &self.sorted {
+            out.i64(event.order.0);
+            out.u128(event.order.1);
+            out.u8(event.fate as u8);
+            out.flag(event.incomplete);
+        }
+    }
+
+    /// Read what [`Self::write_state`] wrote; `payload` gives each event's, in the same order.
+    ///
+    /// # Errors
+    /// Bytes that are no events, or too few payloads.
+    pub fn read_state(from: &mut ByteReader<'_>, mut payload: impl FnMut() -> Result<Payload>) -> Result<Self> {
+        let (dropped, until) = (from.flag()?, from.i64()?);
+        let sorted = from.list(|from| {
+            let (order, fate, incomplete) = ((from.i64()?, from.u128()?), read_fate(from)?, from.flag()?);
+            Ok(Event { order, payload: payload()?, fate, incomplete })
+        })?;
+        if !sorted.is_sorted_by_key(|event| event.order) {
+            return Err(broken("events out of order"));
+        }
+        Ok(Self { sorted: sorted.into(), dropped_until: dropped.then_some(until) })
+    }
+
+    /// All events, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Event> {
+        self.sorted.iter()
+    }
+
     /// Number of events.
     pub fn len(&self) -> usize {
         self.sorted.len()
@@ -110,4 +146,9 @@ impl Events {
     pub fn heap_bytes(&self) -> usize {
         self.sorted.capacity() * std::mem::size_of::<Event>()
     }
+}
+
+fn read_fate(from: &mut ByteReader<'_>) -> Result<Fate> {
+    let fates = [Fate::Waiting, Fate::Unmatched, Fate::Matched];
+    fates.get(usize::from(from.u8()?)).copied().ok_or_else(|| broken("an event of an unknown fate"))
 }

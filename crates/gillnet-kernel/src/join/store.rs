@@ -6,7 +6,9 @@ use compact_str::CompactString;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::bounds::Side;
-use super::events::{Event, Events};
+use super::events::{Event, Events, Payload};
+use crate::bytes::{broken, ByteReader, ByteWriter};
+use crate::error::Result;
 use crate::keyed::paged::Paged;
 use crate::keyed::row::OrderKey;
 
@@ -117,6 +119,68 @@ impl JoinStore {
                 entry.remove();
             }
         }
+    }
+
+    /// Write every key and its events, but their payloads.
+    pub fn write_state(&self, out: &mut ByteWriter) {
+        out.u64(self.sweep_at as u64);
+        self.keys.write_state(out, |key, out| {
+            out.flag(key.used);
+            if key.used {
+                out.text(&key.text);
+                key.sides.iter().for_each(|side| side.write_state(out));
+            }
+        });
+    }
+
+    /// Read what [`Self::write_state`] wrote; `payload` gives those of each side in the order of [`Self::side_events`].
+    ///
+    /// # Errors
+    /// Bytes that are no store.
+    pub fn read_state(
+        &mut self,
+        from: &mut ByteReader<'_>,
+        mut payload: impl FnMut(Side) -> Result<Payload>,
+    ) -> Result<()> {
+        self.sweep_at = from.u64()? as usize;
+        self.keys = Paged::read_state(from, |from| {
+            if !from.flag()? {
+                return Ok(JoinKey::default());
+            }
+            let text = from.text()?.into();
+            let left = Events::read_state(from, || payload(Side::Left))?;
+            let right = Events::read_state(from, || payload(Side::Right))?;
+            Ok(JoinKey { text, used: true, sides: [left, right] })
+        })?;
+        self.index_all()
+    }
+
+    /// Let every key be found, and count what there is.
+    fn index_all(&mut self) -> Result<()> {
+        let Self { index, keys, hasher, events, payload_bytes, .. } = self;
+        let mut next = 0;
+        while let Some(slot) = keys.at_or_after(next) {
+            next = slot as usize + 1;
+            let key = &keys[slot];
+            if !key.used {
+                continue;
+            }
+            let hash = hasher.hash_one(key.text.as_str());
+            if index.find(hash, |&other| keys[other].text == key.text).is_some() {
+                return Err(broken("a key twice"));
+            }
+            index.insert_unique(hash, slot, |&slot| hasher.hash_one(keys[slot].text.as_str()));
+            for event in key.sides.iter().flat_map(Events::iter) {
+                *events += 1;
+                *payload_bytes += event.payload.len() + PAYLOAD_HEAD;
+            }
+        }
+        Ok(())
+    }
+
+    /// All events of a side, by key.
+    pub fn side_events(&self, side: Side) -> impl Iterator<Item = &Event> {
+        self.keys.iter().filter(|key| key.used).flat_map(move |key| key.side(side).iter())
     }
 
     /// Number of keys.

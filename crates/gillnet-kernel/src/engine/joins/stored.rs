@@ -1,0 +1,74 @@
+//! The joins of a plan as bytes. What is kept of an event is packed in a form of the arrow crates that may change with them; so
+//! its columns are written, and packed again when they are read.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema};
+
+use super::{Input, Joins};
+use crate::bytes::{ByteReader, ByteWriter};
+use crate::error::Result;
+use crate::join::events::Payload;
+use crate::join::Side;
+
+/// Events whose columns are written as one batch.
+const WRITTEN_AT_ONCE: usize = 16_384;
+
+impl Joins {
+    /// Whether the plan has none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Write every join.
+    ///
+    /// # Errors
+    /// None but arrow's own.
+    pub fn write_state(&self, out: &mut ByteWriter) -> Result<()> {
+        for planned in &self.0 {
+            for side in Side::BOTH {
+                planned.inputs[side as usize].write_payloads(planned.join.payloads(side), out)?;
+            }
+            planned.join.write_state(out);
+        }
+        Ok(())
+    }
+
+    /// Read what [`Self::write_state`] wrote, into joins without events.
+    ///
+    /// # Errors
+    /// Bytes that are no joins'.
+    pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        for planned in &mut self.0 {
+            let [left, right] = &planned.inputs;
+            let payloads = [left.read_payloads(from)?, right.read_payloads(from)?];
+            planned.join.read_state(from, payloads)?;
+        }
+        Ok(())
+    }
+}
+
+impl Input {
+    fn write_payloads<'a>(&self, payloads: impl Iterator<Item = &'a Payload>, out: &mut ByteWriter) -> Result<()> {
+        let payloads: Vec<&Payload> = payloads.collect();
+        out.count(payloads.len().div_ceil(WRITTEN_AT_ONCE));
+        for part in payloads.chunks(WRITTEN_AT_ONCE) {
+            let columns = self.unpack(part.iter().map(|&payload| Some(payload)))?;
+            let fields = columns.iter().map(|column| Field::new("kept", column.data_type().clone(), true));
+            let schema = Schema::new(fields.collect::<Vec<_>>());
+            out.batch(&RecordBatch::try_new(Arc::new(schema), columns)?)?;
+        }
+        Ok(())
+    }
+
+    fn read_payloads(&self, from: &mut ByteReader<'_>) -> Result<Vec<Payload>> {
+        let batches = from.list(ByteReader::batch)?;
+        let mut payloads = Vec::new();
+        for batch in batches {
+            let packed = self.rows.convert_columns(batch.columns())?;
+            payloads.extend(packed.iter().map(|row| Payload::from(row.as_ref())));
+        }
+        Ok(payloads)
+    }
+}
