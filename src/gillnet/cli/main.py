@@ -10,6 +10,7 @@ from gillnet.cli.broker import kafka
 from gillnet.cli.demo import demo
 from gillnet.cli.errors import ReadableErrors
 from gillnet.cli.inspect import explain, models, version
+from gillnet.cli.lateness import lateness
 from gillnet.cli.run import run
 from gillnet.cli.simulate import simulate
 
@@ -25,6 +26,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     demo: "Show bots and fraud caught live, in a minute.",
     run: "Run a pipeline.",
     explain: "Print what a pipeline computes.",
+    lateness: "Choose a watermark delay from a stream's delays.",
     simulate: "Write simulated streams to Kafka or files.",
     kafka: "Start a real Kafka broker on this machine.",
     models: "List models: versions, aliases, metrics.",
