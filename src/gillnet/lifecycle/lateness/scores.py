@@ -136,30 +136,21 @@ class Sample:
 
     def _rows(self, order: NDArray[np.intp]) -> Rows:
         merged, engine = self._merged, FeatureOperator(self._plan)
-        numbers, times = merged.numbers[self._kept[order]], merged.times[self._kept[order]]
+        places = self._kept[order]
+        numbers = merged.numbers[places]
+        feeds = [_Feed(merged, number, places[numbers == number]) for number in range(len(merged.streams))]
         parts: list[pa.RecordBatch] = []
-        for first, end in blocks(numbers == 0, times):
-            places = self._kept[order[first:end]]
+        for first, end in blocks(numbers == 0, merged.times[places]):
+            counts = np.bincount(numbers[first:end], minlength=len(feeds)).tolist()
             # The root last: the block is such that its rows see nothing that was not released before them.
-            for number in (*range(1, len(merged.streams)), 0):
-                own = places[merged.numbers[places] == number]
-                parts += self._process(engine, number, own)
+            for number in (*range(1, len(feeds)), 0):
+                parts += feeds[number].process(engine, counts[number])
             while engine.closed_sessions() is not None:
                 pass
         table = pa.Table.from_batches(parts)
         rank = np.empty(len(order), np.intp)
         rank[order[numbers == 0]] = np.arange(int((numbers == 0).sum()))
         return self._scored(table.take(pa.array(rank[self._counted])))
-
-    def _process(self, engine: FeatureOperator, number: int, places: NDArray[np.intp]) -> list[pa.RecordBatch]:
-        events, rows = self._merged.streams[number], []
-        for first in range(0, len(places), _MOST_RECORDS):
-            part = places[first : first + _MOST_RECORDS]
-            batch = Batch.from_pyarrow(events.rows.take(pa.array(self._merged.locals[part])))
-            done = engine.process(events.node.name, batch, int(self._merged.arrivals[part[-1]]))
-            if done.rows is not None and done.rows.num_rows:
-                rows.append(done.rows.to_pyarrow())
-        return rows
 
     def _scored(self, table: pa.Table) -> Rows:
         (batch,) = table.combine_chunks().to_batches(max_chunksize=None) or [None]
@@ -208,6 +199,29 @@ class Merged:
             ids=ids,
             after=after,
         )
+
+
+class _Feed:
+    """Gives the events of one stream to an engine, in the order of their release."""
+
+    def __init__(self, merged: Merged, number: int, places: NDArray[np.intp]) -> None:
+        events = merged.streams[number]
+        self._stream = events.node.name
+        # Taken once: a take for each block would cost more than the engine.
+        self._rows = events.rows.take(pa.array(merged.locals[places]))
+        # In any order of release, the clock that stamps arrivals does not go back.
+        self._arrivals = np.maximum.accumulate(merged.arrivals[places])
+        self._given = 0
+
+    def process(self, engine: FeatureOperator, count: int) -> Iterator[pa.RecordBatch]:
+        """Give the next events, and yield the rows that come of them."""
+        end = self._given + count
+        while self._given < end:
+            part = self._rows.slice(self._given, min(_MOST_RECORDS, end - self._given))
+            self._given += part.num_rows
+            done = engine.process(self._stream, Batch.from_pyarrow(part), int(self._arrivals[self._given - 1]))
+            if done.rows is not None and done.rows.num_rows:
+                yield done.rows.to_pyarrow()
 
 
 def compare(delay_us: int, rows: Rows, complete: Rows) -> ScoresAt:
