@@ -21,7 +21,7 @@ from gillnet.lifecycle.lateness.delays import (
     release_places,
     shares_above,
 )
-from gillnet.lifecycle.lateness.scores import Merged, Sample, blocks
+from gillnet.lifecycle.lateness.scores import ON_ARRIVAL, Merged, Sample, blocks
 from gillnet.plan.nodes import StreamNode
 from gillnet.testing.oracle_lateness import Arrived, reorder
 
@@ -105,10 +105,10 @@ both = arrivals(("payments", "payments", "clicks")).filter(
 def test_rows_see_what_had_arrived_when_the_watermarks_of_all_streams_reached_them(events: list[Arrived]) -> None:
     sample = Sample(PLAN, None, {name: read_events(name, events) for name in ("payments", "clicks")}, 1_000)
     roots = [event for event in events if event.stream == "payments"]
-    for delay_us in (*DELAYS_US, None):
+    for delay_us in (*DELAYS_US, ON_ARRIVAL, None):
         released = {
             one.event.id: one.released_by
-            for one in reorder(nodes("payments", "clicks"), events, delay_us or 0, "payments")
+            for one in reorder(nodes("payments", "clicks"), events, max(delay_us or 0, 0), "payments")
         }
         rows = sample.at(delay_us)
         counted = roots[sample.warm_up :]
@@ -116,6 +116,7 @@ def test_rows_see_what_had_arrived_when_the_watermarks_of_all_streams_reached_th
         assert len(own) == len(counted)
         for place, event in enumerate(counted):
             by = None if delay_us is None else released[event.id]
+            by = events.index(event) if delay_us == ON_ARRIVAL else by
             seen = events if by is None else events[: by + 1]
             assert (own[place], last[place], clicked[place]) == expected_row(event, seen)
             busy = own[place] + clicked[place] > 3

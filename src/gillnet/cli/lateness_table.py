@@ -11,7 +11,9 @@ from rich.text import Text
 
 from gillnet.cli.words import clock_time
 from gillnet.core.time import format_duration
+from gillnet.lifecycle.lateness.delays import GRID_US
 from gillnet.lifecycle.lateness.report import LatenessReport, Recommendation, ScoresLateness, StreamLateness
+from gillnet.lifecycle.lateness.scores import ScoresAt
 from gillnet.lifecycle.lateness.words import advice_text, arrivals_text, percent, sample_text, score_move, span_ms
 
 
@@ -22,6 +24,10 @@ def tables(report: LatenessReport, advice: Recommendation | None) -> Group:
         parts += [*_head(stream), _delays_table(stream, None if place else report.scores), Text("")]
     if report.scores is not None:
         parts += [Text(sample_text(report.scores)), Text("")]
+    if (longest := report.root.delays[-1].delay_us) < GRID_US[-1]:
+        parts.append(
+            Text(f"Longer delays than {format_duration(longest)} are left out: the data do not span them.", style="dim")
+        )
     if advice is not None:
         parts.append(Text(advice_text(advice), style="bold"))
     else:
@@ -63,13 +69,19 @@ def _delays_table(stream: StreamLateness, scores: ScoresLateness | None) -> Tabl
     names += [] if scores is None else ["stale rows", "scores changed", "moved mean", "moved p99", "flipped"]
     for name in [*names, "wait p50", "wait p99"]:
         table.add_column(name, justify="right", no_wrap=True)
+    if scores is not None:
+        table.add_row(
+            "on arrival", *["-"] * (2 if stream.allowed_lateness_us else 1), *_scored(scores.on_arrival), "0", "0"
+        )
     for place, at in enumerate(stream.delays):
         now = " (now)" if stream.allowed_lateness_us and at.delay_us == stream.watermark_delay_us else ""
         cells = [f"{format_duration(at.delay_us)}{now}", percent(at.late_share)]
         cells += [percent(at.too_late_share)] if stream.allowed_lateness_us else []
-        if scores is not None:
-            scored = scores.delays[place]
-            cells += [percent(scored.stale_share), percent(scored.changed_share)]
-            cells += [score_move(scored.moved_mean), score_move(scored.moved_p99), percent(scored.flipped_share)]
+        cells += [] if scores is None else _scored(scores.delays[place])
         table.add_row(*cells, span_ms(at.wait_ms_p50), span_ms(at.wait_ms_p99))
     return table
+
+
+def _scored(at: ScoresAt) -> list[str]:
+    moved = [score_move(at.moved_mean), score_move(at.moved_p99)]
+    return [percent(at.stale_share), percent(at.changed_share), *moved, percent(at.flipped_share)]

@@ -140,8 +140,11 @@ def report(late: list[float], waits_ms: list[float | None], stale: list[float] |
         ScoresAt(delay_us=d, stale_share=share, changed_share=share, moved_mean=0.1, moved_p99=None, flipped_share=0.0)
         for d, share in zip(delays, stale, strict=True)
     ]
+    on_arrival = ScoresAt(
+        delay_us=-1, stale_share=0.006, changed_share=0.006, moved_mean=0.1, moved_p99=None, flipped_share=0.0
+    )
     scores = scored and ScoresLateness(
-        pipeline="p", model="fraud@1", size=10, warm_up=2, counted=8, events=10, delays=scored
+        pipeline="p", model="fraud@1", size=10, warm_up=2, counted=8, events=10, on_arrival=on_arrival, delays=scored
     )
     return LatenessReport(streams=[stream], scores=scores or None)
 
@@ -172,8 +175,21 @@ def test_with_a_pipeline_its_scores_count_and_not_the_late_events() -> None:
     advice = recommend(report(LATE, WAITS, stale=[0.004, 0.001, 0.0]), Budget(max_stale_share=0.005))
     assert (advice.delay_us, advice.stale_share, advice.stale_of) == (0, 0.004, "scores")
     assert advice_text(advice) == (
-        'Recommended: watermark_delay="0s": 0.4% stale scores, waits of 0 (p99); the shortest delay with so few stale scores.'
+        'Recommended: watermark_delay="0s": 0.4% stale scores, waits of 0 (p99); the shortest wait with so few stale scores.'
     )
+
+
+def test_scoring_on_arrival_is_recommended_where_it_keeps_the_budget() -> None:
+    waits_for_clicks = report(LATE, [80.0, 1_200.0, None], stale=[0.004, 0.001, 0.0])
+    for budget in (
+        Budget(max_latency_ms=50),
+        Budget(max_stale_share=0.01),
+        Budget(max_latency_ms=50, max_stale_share=0.01),
+    ):
+        advice = recommend(waits_for_clicks, budget)
+        assert (advice.emission, advice.delay_us, advice.stale_share) == ("on_arrival", None, 0.006)
+        assert "score on arrival, as is the default: 0.6% stale scores, no wait" in advice_text(advice)
+    assert recommend(waits_for_clicks, Budget(max_latency_ms=100)).delay_us == 0
 
 
 @pytest.mark.parametrize(
@@ -188,7 +204,7 @@ def test_a_budget_that_nothing_keeps_is_told(budget: Budget, why: str) -> None:
     hopeless = report([0.2, 0.01, 0.002], [60.0, 1_200.0, None])
     advice = recommend(hopeless, budget)
     assert advice.delay_us is None
-    assert advice_text(advice).startswith("No watermark delay of the table keeps the budget: ")
+    assert advice_text(advice).startswith("Nothing in the table keeps the budget: ")
     assert re.search(why, advice.why)
 
 
@@ -250,3 +266,9 @@ def test_a_stream_alone_is_measured_without_a_pipeline() -> None:
     assert measured.root.arrival_minus_event_ms["max"] == 7_000
     assert measured.root.behind_newest_ms["max"] == 6_000
     assert measured.scores is None
+
+
+def test_delays_that_the_data_do_not_span_are_left_out() -> None:
+    # Under a delay of an hour nothing in half a minute of data is late, and that says nothing of the stream.
+    assert [at.delay_us for at in measure([read([record(1, 0), record(2, 30)])]).root.delays][-1] == 30_000_000
+    assert [at.delay_us for at in measure([read([record(1, 0)])]).root.delays] == [0]

@@ -50,10 +50,11 @@ class Scale:
         part = 0.0 if value <= 0 else (math.log10(value) - self._zero) / self._span
         return self._first + part * self._length
 
-    def decades(self) -> list[float]:
-        """Return the powers of ten that lie on the axis."""
-        top = self._zero + self._span + 1e-9
-        return [10.0**power for power in range(math.ceil(math.log10(self.smallest) - 1e-9), math.floor(top) + 1)]
+    def ticks(self, wanted: Sequence[float] = ()) -> list[float]:
+        """Return those of the wanted values that lie on the axis; powers of ten, if none are wanted."""
+        bottom, top = math.log10(self.smallest) - 1e-9, self._zero + self._span + 1e-9
+        wanted = wanted or [10.0**power for power in range(math.ceil(bottom), math.floor(top) + 1)]
+        return [value for value in wanted if bottom <= math.log10(value) <= top]
 
 
 def line_chart(
@@ -63,6 +64,7 @@ def line_chart(
     title: str,
     y_label: str,
     show: Callable[[float], str],
+    ticks: Sequence[float] = (),
     chosen_us: int | None = None,
 ) -> str:
     """Draw lines over watermark delays.
@@ -77,13 +79,15 @@ def line_chart(
         Stand beside the axes; ``title`` is also what a screen reader says.
     show
         Writes a value, for the ticks and for what the pointer shows.
+    ticks
+        Where the vertical axis has its lines; by default at powers of ten.
     chosen_us
         A delay to mark.
     """
     values = [value for line in series for value in line.values if value is not None]
     x = Scale([float(delay) for delay in delays_us], _LEFT, WIDTH - _RIGHT)
     y = Scale(values, HEIGHT - _BOTTOM, _TOP)
-    parts = [*_grid(x, y, values, delays_us, show), *_axis_labels(y_label)]
+    parts = [*_grid(x, y, values, delays_us, show, ticks), *_axis_labels(y_label)]
     if chosen_us is not None:
         place = x.place(chosen_us)
         parts.append(f'<line class="chosen" x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>')
@@ -94,10 +98,15 @@ def line_chart(
 
 
 def _grid(
-    x: Scale, y: Scale, values: Sequence[float], delays_us: Sequence[int], show: Callable[[float], str]
+    x: Scale,
+    y: Scale,
+    values: Sequence[float],
+    delays_us: Sequence[int],
+    show: Callable[[float], str],
+    ticks: Sequence[float],
 ) -> list[str]:
     parts = []
-    for value in [*([0.0] if 0 in values else []), *y.decades()]:
+    for value in [*([0.0] if 0 in values else []), *y.ticks(ticks)]:
         place = y.place(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{place:.1f}" y2="{place:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{place + 4:.1f}" text-anchor="end">{escape(show(value))}</text>')

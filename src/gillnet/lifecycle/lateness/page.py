@@ -9,7 +9,17 @@ from gillnet.core.errors import ConfigurationError
 from gillnet.core.time import format_duration
 from gillnet.lifecycle.lateness.chart import Series, line_chart
 from gillnet.lifecycle.lateness.report import LatenessReport, Recommendation, StreamLateness
-from gillnet.lifecycle.lateness.words import advice_text, arrivals_text, percent, sample_text, score_move, span_ms
+from gillnet.lifecycle.lateness.words import (
+    advice_text,
+    arrivals_text,
+    on_arrival_text,
+    percent,
+    sample_text,
+    score_move,
+    span_ms,
+)
+
+_WAIT_TICKS_MS = (1.0, 10.0, 100.0, 1e3, 1e4, 6e4, 6e5, 3.6e6, 2.16e7, 8.64e7)
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; background: #fff; max-width: 820px; margin: 2rem auto; padding: 0 1rem }
@@ -79,10 +89,11 @@ def _stream(stream: StreamLateness, scored: LatenessReport | None, chosen_us: in
         ]
         charts.append(("How far stale scores moved", "absolute move of the score", moved, score_move))
     for title, y_label, series, show in charts:
-        drawn = line_chart(delays_us, series, title=title, y_label=y_label, show=show, chosen_us=chosen_us)
+        ticks = _WAIT_TICKS_MS if show is span_ms else ()
+        drawn = line_chart(delays_us, series, title=title, y_label=y_label, show=show, ticks=ticks, chosen_us=chosen_us)
         parts += [f"<h3>{escape(title)}</h3>", drawn]
     if scores is not None:
-        parts.append(f'<p class="note">{escape(sample_text(scores))}</p>')
+        parts += [f"<p>{escape(on_arrival_text(scores))}</p>", f'<p class="note">{escape(sample_text(scores))}</p>']
     return [*parts, *_table(delays_us, [*shares, *waited])]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from gillnet.lifecycle.lateness.delays import (
     waits,
 )
 from gillnet.lifecycle.lateness.reading import StreamEvents
-from gillnet.lifecycle.lateness.scores import Sample, ScoresAt
+from gillnet.lifecycle.lateness.scores import ON_ARRIVAL, Sample, ScoresAt
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.serving import Scorer
 
@@ -81,7 +81,7 @@ class StreamLateness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoresLateness:
-    """The scores of a sample at each delay; ``counted`` rows of the first ``size`` events of the root stream."""
+    """The scores of a sample, ``counted`` rows of the first ``size`` root events: on arrival, and at each delay."""
 
     pipeline: str
     model: str | None
@@ -89,6 +89,7 @@ class ScoresLateness:
     warm_up: int
     counted: int
     events: int
+    on_arrival: ScoresAt
     delays: list[ScoresAt]
 
 
@@ -119,11 +120,19 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """The delay for a budget; None if no delay of the grid keeps it.
+    """What to do for a budget; ``emission`` is None if nothing in the table keeps it.
 
-    ``stale_of`` says what was held against the share: ``scores`` of a pipeline, or ``events`` that are late.
+    Attributes
+    ----------
+    emission
+        ``on_arrival``: let rows go at once, whatever the watermark; ``on_watermark``: let them wait for it.
+    delay_us
+        The watermark delay; None for ``on_arrival``.
+    stale_of
+        What was held against the share: ``scores`` of a pipeline, or ``events`` that are late.
     """
 
+    emission: str | None
     delay_us: int | None
     stale_share: float | None
     wait_ms_p99: float | None
@@ -137,7 +146,7 @@ def measure(
     plan: PipelinePlan | None = None,
     scorer: Scorer | None = None,
     sample: int = SAMPLE,
-    delays_us: Sequence[int] = GRID_US,
+    delays_us: Sequence[int] | None = None,
     on_delay: Callable[[int], None] = lambda _: None,
 ) -> LatenessReport:
     """Measure streams at every delay.
@@ -151,10 +160,11 @@ def measure(
     sample
         Root events of the sample that is scored.
     delays_us
-        The watermark delays, ascending, microseconds.
+        The watermark delays, ascending, microseconds; by default those of `GRID_US` that the data are long enough for.
     on_delay
         Called before the scores of each delay, for a display.
     """
+    delays_us = measurable(streams) if delays_us is None else delays_us
     if plan is None:
         return LatenessReport(streams=[stream_lateness(events, delays_us) for events in streams], scores=None)
     by_name = {events.node.name: events for events in streams}
@@ -175,9 +185,16 @@ def measure(
             warm_up=taken.warm_up,
             counted=taken.counted,
             events=taken.events,
+            on_arrival=taken.compare(ON_ARRIVAL, complete),
             delays=scored,
         ),
     )
+
+
+def measurable(streams: Sequence[StreamEvents]) -> list[int]:
+    """Return the delays of the grid that the data span: under a longer one nothing is late, whatever comes."""
+    spans = [int(events.times.max() - events.times[0]) for events in streams if len(events)]
+    return [delay_us for delay_us in GRID_US if delay_us <= min(spans, default=0)]
 
 
 def stream_lateness(
@@ -224,37 +241,63 @@ def stream_lateness(
 
 
 def recommend(report: LatenessReport, budget: Budget) -> Recommendation:
-    """Return the delay for a budget.
+    """Return what to do for a budget.
 
-    For a share of stale scores the shortest delay that keeps it: every other one costs more latency. For a latency alone the
-    longest delay that keeps it: every other one leaves more scores stale. Without a pipeline, late events stand for stale
-    scores.
+    For a share of stale scores the shortest wait that keeps it: every longer one costs latency for nothing. For a latency
+    alone the longest wait that keeps it: every shorter one leaves more scores stale. Without a pipeline, late events stand for
+    stale scores.
     """
-    stale_of = "events" if report.scores is None else "scores"
-    stale = [at.late_share for at in report.root.delays]
-    if report.scores is not None:
-        stale = [at.stale_share for at in report.scores.delays]
-    candidates = list(zip(report.root.delays, stale, strict=True))
+    choices = _choices(report)
     most_ms, most_stale = budget.max_latency_ms, budget.max_stale_share
-    if most_ms is not None:
-        candidates = [
-            (at, share) for at, share in candidates if at.wait_ms_p99 is not None and at.wait_ms_p99 <= most_ms
-        ]
-    if most_stale is not None:
-        candidates = [(at, share) for at, share in candidates if share <= most_stale]
-    if not candidates:
-        return Recommendation(
-            delay_us=None, stale_share=None, wait_ms_p99=None, stale_of=stale_of, why=_why_none(stale, budget, stale_of)
+    kept = [
+        choice
+        for choice in choices
+        if (most_ms is None or (choice.wait_ms_p99 is not None and choice.wait_ms_p99 <= most_ms))
+        and (most_stale is None or (choice.stale_share is not None and choice.stale_share <= most_stale))
+    ]
+    if kept and most_stale is None:
+        return replace(kept[-1], why="the longest wait within that latency")
+    if kept:
+        return replace(kept[0], why=f"the shortest wait with so few stale {kept[0].stale_of}")
+    nothing = choices[0]
+    stale = [choice.stale_share for choice in choices if choice.stale_share is not None]
+    return replace(
+        nothing,
+        emission=None,
+        delay_us=None,
+        stale_share=None,
+        wait_ms_p99=None,
+        why=_why_none(stale, budget, nothing.stale_of),
+    )
+
+
+def _choices(report: LatenessReport) -> list[Recommendation]:
+    """Return everything that could be recommended, the shortest wait first."""
+    scores, choices = report.scores, []
+    stale_of = "events" if scores is None else "scores"
+    if scores is not None:
+        choices.append(
+            Recommendation(
+                emission="on_arrival",
+                delay_us=None,
+                stale_share=scores.on_arrival.stale_share,
+                wait_ms_p99=0.0,
+                stale_of=stale_of,
+                why="",
+            )
         )
-    at, share = candidates[-1] if most_stale is None else candidates[0]
-    why = (
-        "the longest delay within that latency"
-        if most_stale is None
-        else f"the shortest delay with so few stale {stale_of}"
-    )
-    return Recommendation(
-        delay_us=at.delay_us, stale_share=share, wait_ms_p99=at.wait_ms_p99, stale_of=stale_of, why=why
-    )
+    for place, at in enumerate(report.root.delays):
+        choices.append(
+            Recommendation(
+                emission="on_watermark",
+                delay_us=at.delay_us,
+                stale_share=at.late_share if scores is None else scores.delays[place].stale_share,
+                wait_ms_p99=at.wait_ms_p99,
+                stale_of=stale_of,
+                why="",
+            )
+        )
+    return choices
 
 
 def _why_none(stale: list[float], budget: Budget, stale_of: str) -> str:

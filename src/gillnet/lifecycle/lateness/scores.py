@@ -32,6 +32,9 @@ from gillnet.serving import Scorer
 WARM_UP_SHARE = 0.2
 """Of the sample, the part that only fills the windows."""
 
+ON_ARRIVAL = -1
+"""Stands for a delay where rows do not wait at all, as they are emitted by default."""
+
 _MOST_RECORDS = 8_192
 _FIRST_BLOCK = 64
 _NO_LIMIT_US = 10**16
@@ -43,6 +46,8 @@ class ScoresAt:
 
     Attributes
     ----------
+    delay_us
+        The delay, or `ON_ARRIVAL`.
     stale_share
         Share of rows with a feature that is not the complete one.
     changed_share
@@ -112,7 +117,7 @@ class Sample:
         return len(self._counted)
 
     def at(self, delay_us: int | None) -> Rows:
-        """Return the rows under a watermark delay; None: the complete ones."""
+        """Return the rows under a watermark delay, or `ON_ARRIVAL`; None: the complete ones."""
         return self._rows(self._order(delay_us))
 
     def compare(self, delay_us: int, complete: Rows) -> ScoresAt:
@@ -130,6 +135,8 @@ class Sample:
         is_root, times, ids = merged.numbers[kept] == 0, merged.times[kept], merged.ids[kept]
         if delay_us is None:
             releases = np.zeros(len(kept), np.intp)
+        elif delay_us == ON_ARRIVAL:
+            releases = kept
         else:
             releases = np.where(is_root, release_places(times, kept, merged.after, delay_us), kept)
         return np.lexsort((ids[:, 1], ids[:, 0], times, is_root, releases))

@@ -60,14 +60,24 @@ def sample_text(scores: ScoresLateness) -> str:
     )
 
 
-def advice_text(advice: Recommendation) -> str:
-    """Say which delay is recommended, and why."""
-    if advice.delay_us is None:
-        return f"No watermark delay of the table keeps the budget: {advice.why}."
-    assert advice.stale_share is not None
-    wait = "" if advice.wait_ms_p99 is None else f", waits of {span_ms(advice.wait_ms_p99)} (p99)"
-    late = "late events" if advice.stale_of == "events" else "stale scores"
+def on_arrival_text(scores: ScoresLateness) -> str:
+    """Say what scoring on arrival costs, for which there is no point on a curve."""
+    at = scores.on_arrival
+    changed = "" if at.changed_share is None else f", the scores of {percent(at.changed_share)} change"
     return (
-        f'Recommended: watermark_delay="{format_duration(advice.delay_us)}": {percent(advice.stale_share)} {late}{wait}; '
-        f"{advice.why}."
+        f"Scored on arrival, without any wait, {percent(at.stale_share)} of the rows are stale{changed}, and "
+        f"{percent(at.flipped_share)} of the decisions are others than on complete data."
     )
+
+
+def advice_text(advice: Recommendation) -> str:
+    """Say what is recommended, and why."""
+    if advice.emission is None:
+        return f"Nothing in the table keeps the budget: {advice.why}."
+    late = "late events" if advice.stale_of == "events" else "stale scores"
+    costs = f"{percent(advice.stale_share)} {late}"
+    if advice.emission == "on_arrival":
+        return f"Recommended: score on arrival, as is the default: {costs}, no wait; {advice.why}."
+    assert advice.delay_us is not None
+    wait = "" if advice.wait_ms_p99 is None else f", waits of {span_ms(advice.wait_ms_p99)} (p99)"
+    return f'Recommended: watermark_delay="{format_duration(advice.delay_us)}": {costs}{wait}; {advice.why}.'
