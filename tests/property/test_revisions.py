@@ -61,7 +61,10 @@ class Emitted:
             for row in with_times(batch):
                 before = self.rows[row["id"]]
                 assert all(same(row[f"__old.{name}"], before[name]) for name in self.names)
-                assert any(not same(row[f"__old.{name}"], row[name]) for name in self.names)
+                changed = [name for name in self.names if not same(row[f"__old.{name}"], row[name])]
+                assert row["__changed"] == changed != []
+                assert all(row[f"__was.{name}"] is None for name in self.names if name not in changed)
+                assert all(same(row[f"__was.{name}"], row[f"__old.{name}"]) for name in changed)
                 assert row["__revision"] == self.revisions[row["id"]] + 1
                 assert row["__cause_id"] != row["id"]
                 self.rows[row["id"]] = before | {name: row[name] for name in self.names}

@@ -1,6 +1,7 @@
 //! The Python skin: every entry into Rust is here. No logic; the GIL is released around the kernel's work,
 //! and the kernel's errors become `ValueError`s, which `gillnet.operators` maps to the named errors of `gillnet.core`.
 
+mod batch;
 mod engine;
 mod expression;
 mod forest;
@@ -108,6 +109,7 @@ fn _kernel(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<policy::PyPolicy>()?;
     m.add_class::<forest::PyForest>()?;
     m.add_function(wrap_pyfunction!(forest::feature_matrix, m)?)?;
+    batch::register(m)?;
     m.add_function(wrap_pyfunction!(id_keys, m)?)?;
     formats::register(m)?;
     expression::register(m)?;

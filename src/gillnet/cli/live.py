@@ -82,7 +82,7 @@ class RunPage:
 
     def _figures(self, view: View, width: int) -> Layout:
         now, accounts = render.throughput_panel(view), render.accounting_panel(view.streams)
-        now_rows = 5 + max(1, len(view.progress))
+        now_rows = 5 + max(1, len(view.progress)) + (view.revisions > 0)
         figures = Layout(size=max(7, now_rows, len(view.streams) + 3))
         if width >= render.WIDE:
             figures.split_row(Layout(now), Layout(accounts))
@@ -134,6 +134,8 @@ class PlainReport:
     def progress(self, event: str = "progress") -> None:
         """Log the figures of this moment."""
         view = self._monitor.view()
+        for progress in view.progress:
+            _log.info("watermark", **watermark_fields(progress))
         p50, p95, p99 = (None if value is None else round(value, 2) for value in view.latency_ms)
         streams = {
             name: f"read={c.read} scored={c.scored} duplicate={c.duplicate} malformed={c.malformed} too_late={c.too_late}"
@@ -152,6 +154,7 @@ class PlainReport:
             watermark=clock_time(view.watermark_us),
             **view.decisions,
             alerts=view.alerts,
+            **({"revisions": view.revisions, "flipped": view.revisions_flipped} if view.revisions else {}),
             **streams,
         )
 

@@ -39,6 +39,8 @@ class View:
         p50, p95 and p99 from arrival to sink, since the start.
     alerts
         Those that were given to `RunMonitor.on_alerts`.
+    revisions, revisions_flipped
+        Rows that later arrivals changed, and those whose decision is another one now.
     watermark_us
         The root stream's, microseconds UTC; None before its first event.
     progress
@@ -54,6 +56,8 @@ class View:
     latency_ms: tuple[float | None, float | None, float | None]
     alerts: int
     sessions_closed: int
+    revisions: int
+    revisions_flipped: int
     watermark_us: int | None
     lag: int | None
     progress: list[StreamProgress] = field(default_factory=list)
@@ -127,6 +131,8 @@ class RunMonitor:
             latency_ms=(latency.percentile(0.5), latency.percentile(0.95), latency.percentile(0.99)),
             alerts=self._alerts_taken,
             sessions_closed=metrics.sessions_closed,
+            revisions=metrics.revisions,
+            revisions_flipped=metrics.revisions_flipped,
             watermark_us=self._watermark_us,
             lag=self._lag,
             progress=[metrics.progress[name] for name in streams if name in metrics.progress],

@@ -82,6 +82,8 @@ def throughput_panel(view: View) -> Panel:
     if not view.progress:
         grid.add_row("watermark", clock_time(view.watermark_us))
     grid.add_row("decisions", decisions_text(view.decisions))
+    if view.revisions:
+        grid.add_row("revised", revisions_text(view))
     return Panel(grid, title="now", title_align="left", border_style="blue")
 
 
@@ -99,6 +101,13 @@ def decisions_text(decisions: Mapping[str, int]) -> Text:
         if decisions.get(decision) or decision == "allow"
     ]
     return Text("  ").join(parts)
+
+
+def revisions_text(view: View) -> Text:
+    """Return how many rows later arrivals have changed."""
+    style = "bold yellow" if view.revisions_flipped else ""
+    flipped = Text(f"{view.revisions_flipped:,} with another decision", style)
+    return Text.assemble((f"{view.revisions:,}", "bold"), " rows by late data, ", flipped)
 
 
 def accounting_panel(streams: Mapping[str, StreamCounts]) -> Panel:

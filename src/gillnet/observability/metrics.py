@@ -20,6 +20,12 @@ CATALOGUE: dict[str, str] = {
     "sessions_closed": "Sessions that the watermark closed, revisions included.",
     "revisions": "Rows that later arrivals changed after they went out.",
     "revisions_flipped": "Revisions whose decision is another one.",
+    "join_pairs": "Pairs that a join gave, per join.",
+    "join_unmatched": "Events of an outer side that a join gave without a partner, per join.",
+    "join_withdrawn": "Rows without a partner that a later match withdrew, per join.",
+    "join_dropped_pairs": "Pairs left out because one event had more than max_pairs_per_event, per join.",
+    "join_dropped_events": "Events forgotten because their key had more than max_events_per_key, per join.",
+    "join_incomplete": "Events that came after what they could match may have been forgotten, their stream idle; per join.",
     "batches": "Micro-batches processed.",
     "watermark_us": "The watermark in microseconds since 1970 UTC, per stream; absent before the first and after the end.",
     "watermark_lag_ms": "How far the watermark is behind the arrival clock, in milliseconds, per stream.",
@@ -97,6 +103,7 @@ class RunMetrics:
     batches: int = 0
     progress: dict[str, StreamProgress] = field(default_factory=dict)
     """By stream, as it was sampled last."""
+    joins: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def stream(self, name: str) -> StreamCounts:
         """Return the counts of a stream."""
@@ -113,6 +120,8 @@ class RunMetrics:
         figures |= {f"decisions{{action={action}}}": count for action, count in self.decisions.items()}
         for name in ("alerts", "sessions_closed", "revisions", "revisions_flipped", "batches"):
             figures[name] = getattr(self, name)
+        for join, did in self.joins.items():
+            figures |= {f"join_{what}{{join={join}}}": count for what, count in did.items()}
         for share, label in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):
             figures[f"latency_ms_{label}"] = round(self.latency_ms.percentile(share) or 0.0, 3)
         return figures

@@ -166,6 +166,7 @@ def key_columns(plan: PipelinePlan, name: str) -> tuple[str, ...]:
     if name == plan.root:
         keys |= {feature.at for feature in aggregates if feature.at}
         keys |= {plan.sessions.key} if plan.sessions else set()
+    keys |= {side.key for join in plan.joins for side in (join.left, join.right) if side.stream == name}
     return tuple(sorted(keys))
 
 

@@ -275,5 +275,5 @@ def _entropy(values: Iterable[Any]) -> float:
     total = sum(counts.values())
     weighted = 0.0
     for count, times in sorted(Counter(counts.values()).items()):
-        weighted += times * (count * math.log2(count))
-    return max(math.log2(total) - weighted / total, 0.0)
+        weighted += times * (count * math.log2(total / count))
+    return weighted / total

@@ -71,6 +71,8 @@ def view(*shown: StreamProgress) -> View:
         latency_ms=(None, None, None),
         alerts=0,
         sessions_closed=0,
+        revisions=3,
+        revisions_flipped=1,
         watermark_us=None,
         lag=None,
         progress=list(shown),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,11 +29,14 @@ from gillnet.operators.encode import EncodeOperator, record_keys
 from gillnet.operators.features import ARRIVAL_TIME, FeatureOperator, Outcome
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded.commits import Commits
+from gillnet.runtimes.embedded.joins import JOINED_AT_ONCE, JoinStage
+from gillnet.runtimes.embedded.keeping import keep_accepted
 from gillnet.runtimes.embedded.outputs import Outputs
 from gillnet.runtimes.embedded.overlap import HAND_OVER_RECORDS, OverlappedStage
 from gillnet.runtimes.embedded.revisions import REVISED_AT_ONCE, REVISIONS, RevisionStage
 from gillnet.runtimes.embedded.stages import Alert, Detail, ScoringStage, session_encoder
 from gillnet.serving.scorers import Scorer
+from gillnet.stores.history import HistoryWriter
 
 _log = structlog.get_logger("gillnet.run")
 
@@ -114,6 +117,8 @@ class EmbeddedRuntime:
         Where rows, alerts, sessions and side outputs go.
     scorer
         The model's scorer, if the plan has a model.
+    history
+        Where accepted events are kept; committed before the sources are, and closed with the run.
     on_alerts
         Called with each batch's alerts, for a display, on the thread that scores; it must not block.
     on_turn
@@ -141,6 +146,7 @@ class EmbeddedRuntime:
         scorer: Scorer | None = None,
         options: RuntimeOptions | None = None,
         clock: Clock | None = None,
+        history: HistoryWriter | None = None,
         on_alerts: Callable[[list[Alert]], None] | None = None,
         on_turn: Callable[[], None] | None = None,
     ) -> None:
@@ -151,6 +157,7 @@ class EmbeddedRuntime:
         self.features = FeatureOperator(plan)
         self._clock = clock or SystemClock()
         self._outputs = outputs
+        self._history = history
         self._overlapped = OverlappedStage(HAND_OVER_RECORDS if self.options.overlap else None)
         self._on_alerts = on_alerts
         self._on_turn = on_turn
@@ -164,6 +171,7 @@ class EmbeddedRuntime:
         self._waits = plan.emission.kind != "on_arrival"
         self._emit_all = (self.options.emit or ("flagged" if plan.sessions else "all")) == "all"
         self._revise = RevisionStage(plan, scorer, emit_all=self._emit_all)
+        self._joins = JoinStage(plan, outputs)
         self._session_encoder: EncodeOperator | None = None
         self._small_turn = True
         self._batch_limit = min(_FIRST_BATCH_RECORDS, self.options.max_batch_records)
@@ -195,6 +203,7 @@ class EmbeddedRuntime:
                     self._on_turn()
             self._release(everything=True)
             self._close_sessions()
+            self._join()
             self._commit()
             self._note_progress(last=True)
         except BaseException:
@@ -210,6 +219,8 @@ class EmbeddedRuntime:
         """Close the sources, then flush and close the sinks: each of them, whatever another one raises."""
         with ExitStack() as closing:
             closing.callback(self._outputs.close)
+            if self._history is not None:
+                closing.callback(self._history.close)
             closing.callback(self._overlapped.close)
             for source in self._sources.values():
                 closing.callback(source.close)
@@ -238,9 +249,14 @@ class EmbeddedRuntime:
                 self._small_turn &= len(raw.values) < _SMALL_BATCH_RECORDS
                 self._process(raw)
             elif source.finished:
-                self._done.add(name)
-                self.features.finish(name)
+                self._finish(name)
         return came
+
+    def _finish(self, stream: str) -> None:
+        self._done.add(stream)
+        self.features.finish(stream)
+        if self._history is not None:
+            self._overlapped.submit(0, partial(self._history.end, stream, self.metrics.batches))
 
     def _process(self, raw: RawBatch) -> None:
         began = self._clock.monotonic_s()
@@ -256,6 +272,7 @@ class EmbeddedRuntime:
         # Not only when all is quiet: one silent partition must not hold the others' watermark.
         self.features.pass_time(raw.arrival_time_us)
         self._divert(raw, decoded, processed.outcomes, counts)
+        self._keep(raw, decoded, processed.outcomes, partitions)
         self.metrics.batches += 1
         spent_s = self._clock.monotonic_s() - began
         if processed.rows is not None and processed.rows.num_rows:
@@ -264,6 +281,13 @@ class EmbeddedRuntime:
         else:
             self._adapt(len(raw.values), spent_s)
         self._close_sessions()
+        self._join()
+
+    def _keep(self, raw: RawBatch, decoded: Decoded, outcomes: bytes, partitions: Sequence[int]) -> None:
+        if self._history is not None and outcomes:
+            number = self.metrics.batches
+            keep = partial(keep_accepted, self._history, raw, decoded, outcomes, partitions, number)
+            self._overlapped.submit(len(outcomes), keep)
 
     def _release(self, *, everything: bool = False) -> None:
         """Let rows go that have waited for the watermark, for another stream, or long enough."""
@@ -359,6 +383,14 @@ class EmbeddedRuntime:
             self._session_encoder = session_encoder(self.plan, closed.column_names)
         self._outputs.write("sessions", self._session_encoder.encode(closed), record_keys(closed, key))
 
+    def _join(self) -> None:
+        if not self.plan.joins:
+            return
+        while (joined := self.features.joined(JOINED_AT_ONCE)) is not None:
+            number, rows = joined
+            self._overlapped.submit(rows.num_rows, partial(self._joins.write, number, rows))
+        self.metrics.joins = self.features.join_counts()
+
     def _revise_if_due(self) -> None:
         due = self._clock.monotonic_s() - self._revised_s >= self.options.revision_interval_s
         if due or self.features.disturbances > _MOST_DISTURBANCES:
@@ -387,6 +419,7 @@ class EmbeddedRuntime:
     def _idle(self) -> None:
         self.features.pass_time(self._clock.now_us())
         self._close_sessions()
+        self._join()
 
     def _note_progress(self, *, last: bool = False) -> None:
         """Sample how far the streams are, some times a second: only this thread may look at the kernel's state."""
@@ -404,6 +437,8 @@ class EmbeddedRuntime:
         # What disturbed a row is known to this process only: its revision must be out before its offset is.
         self._revise_rows()
         self._overlapped.drain()
+        if self._history is not None:
+            self._history.commit()
         self._outputs.flush()
         self._commits.commit(self._clock.now_us(), self.features.waiting_since_us() if self._waits else None)
         self._committed_s = self._clock.monotonic_s()
