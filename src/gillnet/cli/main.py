@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import typer
 
+from gillnet.cli.backfill import backfill
 from gillnet.cli.broker import kafka
 from gillnet.cli.demo import demo
 from gillnet.cli.errors import ReadableErrors
@@ -25,6 +26,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     demo: "Show bots and fraud caught live, in a minute.",
     run: "Run a pipeline.",
     explain: "Print what a pipeline computes.",
+    backfill: "Write training rows from the past.",
     simulate: "Write simulated streams to Kafka or files.",
     kafka: "Start a real Kafka broker on this machine.",
     models: "List models: versions, aliases, metrics.",
