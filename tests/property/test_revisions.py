@@ -10,6 +10,7 @@ from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_engine import (
+    ARRIVAL,
     SECOND,
     START,
     TAKEN,
@@ -60,7 +61,10 @@ class Emitted:
             for row in with_times(batch):
                 before = self.rows[row["id"]]
                 assert all(same(row[f"__old.{name}"], before[name]) for name in self.names)
-                assert any(not same(row[f"__old.{name}"], row[name]) for name in self.names)
+                changed = [name for name in self.names if not same(row[f"__old.{name}"], row[name])]
+                assert row["__changed"] == changed != []
+                assert all(row[f"__was.{name}"] is None for name in self.names if name not in changed)
+                assert all(same(row[f"__was.{name}"], row[f"__old.{name}"]) for name in changed)
                 assert row["__revision"] == self.revisions[row["id"]] + 1
                 assert row["__cause_id"] != row["id"]
                 self.rows[row["id"]] = before | {name: row[name] for name in self.names}
@@ -85,7 +89,7 @@ def feed(
 ) -> dict[str, list[Row]]:
     """Let batches arrive a second apart, and the streams end; return the events that were accepted."""
     accepted: dict[str, list[Row]] = {stream: [] for stream, _ in batches}
-    now = START
+    now = ARRIVAL
     for number, (stream, rows) in enumerate(batches):
         now += SECOND
         outcomes, batch = engine.process(stream, batch_of(rows), now)
@@ -154,7 +158,7 @@ def test_i7_rows_are_kept_for_the_allowed_lateness_and_memory_comes_back():
     engine = Engine(engine_plan([NODE], stream, revisions=True))
     rows, sizes = [], []
     for number in range(100):
-        engine.process("s", batch_of(rows_at(number, BATCH)), START)
+        engine.process("s", batch_of(rows_at(number, BATCH)), ARRIVAL)
         assert engine.revisions(1_000) is None
         stats = engine.stats()
         rows.append(stats["revisable_rows"])
@@ -170,7 +174,7 @@ def test_i7_a_stream_that_is_idle_does_not_keep_rows_for_ever_and_what_it_misses
     engine.process("o", batch_of([{**rows_at(0, 1)[0], "id": "o1"}]), START)
     kept = []
     for number in range(60):
-        now = START + number * 10 * SECOND
+        now = START + (number + 1) * 10 * SECOND
         engine.process("s", batch_of(rows_at(number, BATCH)), now)
         engine.pass_time(now)
         assert engine.revisions(1_000) is None
@@ -188,7 +192,7 @@ def test_a_saturated_key_is_not_revised_by_what_is_left_of_it():
     """Events that a row saw are gone: what it said is nearer to the truth, and the row is counted."""
     engine = Engine(engine_plan([NODE], stream_plan("s"), revisions=True, limits={"max_events_per_key": 50}))
     rows = rows_at(0, 90)
-    engine.process("s", batch_of(rows), START)
-    engine.process("s", batch_of([{**rows[0], "id": "late", "ts": rows[85]["ts"] + 1}]), START)
+    engine.process("s", batch_of(rows), ARRIVAL)
+    engine.process("s", batch_of([{**rows[0], "id": "late", "ts": rows[85]["ts"] + 1}]), ARRIVAL)
     assert engine.revisions(1_000) is None
     assert engine.stats()["unrevised"] > 0

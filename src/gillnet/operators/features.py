@@ -11,6 +11,7 @@ import pyarrow as pa
 from gillnet._kernel import Batch, Engine
 from gillnet.core.errors import PlanError
 from gillnet.core.schema import Schema
+from gillnet.operators.progress import StreamProgress, stream_progress
 from gillnet.plan.nodes import EmissionNode, PipelinePlan
 from gillnet.plan.serde import dumps
 
@@ -22,8 +23,11 @@ SESSION_START = "__session_start"
 REVISION = "__revision"
 CAUSE_STREAM = "__cause_stream"
 CAUSE_ID = "__cause_id"
+CHANGED = "__changed"
 OLD = "__old."
 """Before a feature's name: its value as it last went out."""
+WAS = "__was."
+"""Before a feature's name: the same where it changed, null where it did not."""
 
 CLOSED_AT_ONCE = 1_024
 """Closed sessions that one call gives at the most, so that no batch grows without bound."""
@@ -107,10 +111,21 @@ class FeatureOperator:
     def revisions(self, most: int) -> Batch | None:
         """Return rows that went out and that later arrivals have changed, about ``most``; None when there are no more.
 
-        Each has its features as they are now and, under `OLD` and their names, as they went out last; `REVISION`, and the
-        stream and id of an event that caused it.
+        Each has its features as they are now and, under `OLD` and their names, as they went out last; under `WAS` and their
+        names those that changed, whose names are in `CHANGED`; `REVISION`, and the stream and id of an event that caused it.
         """
         return self._engine.revisions(most)
+
+    def joined(self, most: int) -> tuple[int, Batch] | None:
+        """Return rows of a join, about ``most``, with its number in the plan; None when there are no more for now.
+
+        To be called until then after everything that arrives: what has arrived waits for it.
+        """
+        return self._engine.joined(most)
+
+    def join_counts(self) -> dict[str, dict[str, int]]:
+        """Return what each join did so far, by its name."""
+        return self._engine.join_counts()
 
     @property
     def disturbances(self) -> int:
@@ -132,6 +147,10 @@ class FeatureOperator:
     def watermark_us(self, stream: str) -> int | None:
         """Return a stream's watermark, None before its first event."""
         return self._engine.watermark(stream)[0]
+
+    def progress(self, stream: str, now_us: int) -> StreamProgress:
+        """Return how far a stream is at processing time ``now_us``: its watermark, and what holds it back."""
+        return stream_progress(stream, now_us, *self._engine.progress(stream))
 
     def stats(self) -> dict[str, int]:
         """Return keys, events and bytes of the state, ids and their bytes. Walks over all keys."""

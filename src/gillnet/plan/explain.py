@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from gillnet.core.time import format_duration
 from gillnet.plan.expressions import Column, Node
 from gillnet.plan.format import format_expression
+from gillnet.plan.joins import explain_join
 from gillnet.plan.nodes import (
     AggregateNode,
     BaselineNode,
@@ -49,17 +50,24 @@ def explain(plan: PipelinePlan) -> str:
     """Return the whole plan as text, ending in a newline."""
     lines = [f"pipeline {plan.name} (plan version {plan.version})", ""]
     for stream in plan.streams:
-        lines += _stream(stream, root=stream.name == plan.root)
+        lines += _stream(stream, _role(plan, stream.name))
     for title, features in _groups(plan):
         lines += ["", title]
         width = max(len(feature.name) for feature in features)
         lines += [f"  {feature.name:<{width}}  {feature.type:<10}  {_feature(feature)}" for feature in features]
+    for join in plan.joins:
+        lines += ["", *explain_join(join)]
     lines += ["", *_decisions(plan)]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _stream(stream: StreamNode, *, root: bool) -> list[str]:
-    role = "one row for each event" if root else "looked up"
+def _role(plan: PipelinePlan, name: str) -> str:
+    looked_up = any(isinstance(feature, AggregateNode) and feature.stream == name for feature in plan.features)
+    roles = ["one row for each event"] if name == plan.root else ["looked up"] if looked_up else []
+    return ", ".join(roles + ["joined"] * any(name in join.streams for join in plan.joins))
+
+
+def _stream(stream: StreamNode, role: str) -> list[str]:
     return [
         f"stream {stream.name}: {role}; id {stream.id}, event time {stream.event_time}",
         f"  watermark {format_duration(stream.watermark_delay_us)} behind the newest event of each partition, "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from gillnet.core.schema import Schema
     from gillnet.plan.expressions import Node
+    from gillnet.plan.joins import IntervalJoinNode
 
 PLAN_VERSION = 1
 
@@ -183,6 +184,7 @@ class PipelinePlan:
     model: ModelNode | None = None
     policy: tuple[RuleNode, ...] = ()
     emission: EmissionNode = EmissionNode()
+    joins: tuple[IntervalJoinNode, ...] = ()
     revisions: bool = True
     max_events_per_key: int = 4_000_000
     version: int = PLAN_VERSION

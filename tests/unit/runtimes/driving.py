@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from gillnet.stores.history import HistoryWriter
     from gillnet.testing.scripted import Step
 
-START_MS = SimulatedClock().now_us() // 1_000
+START_MS = SimulatedClock().now_us() // 1_000 - 600_000
+"""The event time of the first payment, ten minutes before the clock: as of a backlog. What is ahead of the clock pushes no watermark."""
 
 PAYMENT = gn.Schema(
     id=gn.String(),

@@ -13,9 +13,11 @@ mod baseline;
 pub mod batch;
 mod columns;
 mod entity;
+pub mod joins;
 mod packed;
 mod pending;
 pub mod plan;
+pub mod progress;
 mod revise;
 mod row_store;
 mod session_timers;
@@ -30,10 +32,11 @@ use std::sync::Arc;
 use self::baseline::Baseline;
 use self::columns::{optional_timestamps, timestamps, Columns};
 use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings};
+use self::joins::{JoinStats, Joins};
 use self::pending::Pending;
 use self::plan::{FeaturePlan, Plan};
 use self::revise::{looked_up_by, Revisions};
-pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, OLD, REVISION};
+pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, CHANGED, OLD, REVISION, WAS};
 use self::sessions::{session_features, Sessions};
 pub use self::stream::Outcome;
 use self::stream::{Accepted, StreamState};
@@ -66,6 +69,7 @@ pub struct Engine {
     sessions: Option<Sessions>,
     revisions: Option<Revisions>,
     pending: Option<Pending>,
+    joins: Joins,
 }
 
 /// Whether rows are computed as their events arrive, or later, their events being in the state.
@@ -104,6 +108,7 @@ pub struct EngineStats {
     pub revisions: RevisionStats,
     /// Rows that wait, and those that left early because too many did.
     pub pending: (usize, u64),
+    pub joins: JoinStats,
 }
 
 impl Engine {
@@ -118,7 +123,9 @@ impl Engine {
         let root = root.ok_or_else(|| KernelError::Plan(format!("no stream '{}'", plan.root)))?;
         let (entities, sessions) = build_entities(plan, &streams, root)?;
         let pending = Pending::new(plan.emission, plan.limits.max_pending_rows);
-        let mut engine = Self { root, streams, entities, features: Vec::new(), sessions, revisions: None, pending };
+        let joins = Joins::new(&plan.joins, &streams)?;
+        let mut engine =
+            Self { root, streams, entities, features: Vec::new(), sessions, revisions: None, pending, joins };
         engine.compile_features(plan)?;
         if plan.revisions {
             engine.revisions = Some(Revisions::new(plan, &engine.streams, root, &engine.entities, &engine.features)?);
@@ -194,6 +201,7 @@ impl Engine {
     ) -> Result<Processed> {
         let number = self.stream_number(stream)?;
         let accepted = self.streams[number].accept(batch, partitions, arrival)?;
+        self.joins.arrive(number, &accepted)?;
         let rows = if number == self.root && self.pending.is_none() {
             Some(self.root_rows(&accepted, arrival)?)
         } else if number == self.root {
@@ -289,8 +297,8 @@ impl Engine {
     /// Rows that went out and that later arrivals have changed, as they are now and as they went out last; about `most` rows
     /// at the most, none if there are no more.
     ///
-    /// Columns: what the plan needs of the root stream, its features, each of them once more as [`OLD`]`name`, then
-    /// [`REVISION`], [`CAUSE_STREAM`] and [`CAUSE_ID`].
+    /// Columns: what the plan needs of the root stream, its features, each of them once more as [`OLD`]`name` and
+    /// [`WAS`]`name`, then [`CHANGED`], [`REVISION`], [`CAUSE_STREAM`] and [`CAUSE_ID`].
     ///
     /// # Errors
     /// An expression that fails.
@@ -472,6 +480,8 @@ impl Engine {
             stats.revisions = revisions.stats();
             stats.bytes += stats.revisions.bytes;
         }
+        stats.joins = self.joins.stats();
+        stats.bytes += stats.joins.bytes;
         stats.pending = self.pending.as_ref().map_or((0, 0), Pending::stats);
         stats.timers = self.sessions.as_ref().map_or(0, |sessions| sessions.held());
         stats

@@ -23,6 +23,8 @@ pub struct Plan {
     pub policy: Vec<RulePlan>,
     #[serde(default)]
     pub emission: EmissionPlan,
+    #[serde(default)]
+    pub joins: Vec<super::joins::JoinPlan>,
     /// Whether rows that went out are computed again when a later arrival changes them.
     #[serde(default)]
     pub revisions: bool,

@@ -10,11 +10,14 @@
 //! once. The last revision depends on the set of events only; how many come before it does not matter.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt64Array,
+};
 use arrow::compute::kernels::cmp::distinct;
-use arrow::compute::{filter, filter_record_batch, interleave, or};
+use arrow::compute::{filter, filter_record_batch, interleave, not, nullif, or};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
 use compact_str::CompactString;
 use serde_json::Value as Json;
@@ -38,6 +41,10 @@ pub const CAUSE_STREAM: &str = "__cause_stream";
 pub const CAUSE_ID: &str = "__cause_id";
 /// Before the name of a feature: its value as it last went out.
 pub const OLD: &str = "__old.";
+/// Before the name of a feature: the same where it changed, and null where it did not.
+pub const WAS: &str = "__was.";
+/// The names of the features that changed.
+pub const CHANGED: &str = "__changed";
 
 /// Emitted rows, and what has disturbed them since.
 pub struct Revisions {
@@ -422,29 +429,26 @@ impl Revisions {
         names: &[String],
     ) -> Result<RecordBatch> {
         let features = self.root.kept.len()..columns.len();
-        let mut differs = BooleanArray::from(vec![false; rows.len()]);
+        let mut any = BooleanArray::from(vec![false; rows.len()]);
+        let mut differs = Vec::with_capacity(features.len());
         for place in features.clone() {
-            differs = or(&differs, &distinct(old.column(place), &columns[place])?)?;
+            differs.push(distinct(old.column(place), &columns[place])?);
+            any = or(&any, &differs[differs.len() - 1])?;
         }
-        let new = filter_record_batch(&RecordBatch::try_new(old.schema(), columns)?, &differs)?;
-        let old_features: Vec<ArrayRef> =
-            features.clone().map(|place| filter(old.column(place), &differs)).collect::<std::result::Result<_, _>>()?;
+        let new = filter_record_batch(&RecordBatch::try_new(old.schema(), columns)?, &any)?;
+        let old = filter_record_batch(old, &any)?;
+        let differs = differs.iter().map(|mask| filter(mask, &any)).collect::<std::result::Result<Vec<_>, _>>()?;
         let changed: Vec<RowNumber> =
-            rows.iter().zip(differs.values()).filter(|(_, d)| *d).map(|(&row, _)| row).collect();
+            rows.iter().zip(any.values()).filter(|(_, differs)| *differs).map(|(&row, _)| row).collect();
         let revisions: Vec<u32> = changed.iter().map(|&row| self.rows.revision(row) + 1).collect();
+        let causes: Vec<&Named> = changed.iter().map(|row| self.cause_of(chunk, *row)).collect();
+        let mut out = both_sides(&new, &old, features, &differs)?;
+        out.push(REVISION, Arc::new(UInt64Array::from_iter_values(revisions.iter().map(|&r| u64::from(r)))));
+        let streams: StringArray = causes.iter().map(|cause| Some(names[cause.stream].as_str())).collect();
+        out.push(CAUSE_STREAM, Arc::new(streams));
+        out.push(CAUSE_ID, Arc::new(causes.iter().map(|cause| Some(cause.id.as_str())).collect::<StringArray>()));
         let times = new.column(self.root.event_time).as_primitive::<TimestampMicrosecondType>().values().to_vec();
         let ids = id_keys(new.column(self.root.id))?;
-        let causes: Vec<&Named> = changed.iter().map(|row| self.cause_of(chunk, *row)).collect();
-        let mut out = Columns::of(&new);
-        for (place, array) in features.zip(old_features) {
-            out.push(&format!("{OLD}{}", new.schema().field(place).name()), array);
-        }
-        out.push(REVISION, Arc::new(UInt64Array::from_iter_values(revisions.iter().map(|&r| u64::from(r)))));
-        out.push(
-            CAUSE_STREAM,
-            Arc::new(causes.iter().map(|c| Some(names[c.stream].as_str())).collect::<StringArray>()),
-        );
-        out.push(CAUSE_ID, Arc::new(causes.iter().map(|c| Some(c.id.as_str())).collect::<StringArray>()));
         self.rows.keep(new, &times, &ids, &revisions)?;
         out.finish()
     }
@@ -482,6 +486,28 @@ impl Revisions {
             unrevised: self.unrevised,
         }
     }
+}
+
+/// The new rows with the features as they were, those that changed alone, and their names.
+fn both_sides(new: &RecordBatch, old: &RecordBatch, features: Range<usize>, differs: &[ArrayRef]) -> Result<Columns> {
+    let mut out = Columns::of(new);
+    let schema = new.schema();
+    let names: Vec<&str> = features.clone().map(|place| schema.field(place).name().as_str()).collect();
+    let mut changed = ListBuilder::new(StringBuilder::new());
+    let masks: Vec<&BooleanArray> = differs.iter().map(|mask| mask.as_boolean()).collect();
+    for row in 0..new.num_rows() {
+        for (name, _) in names.iter().zip(&masks).filter(|(_, mask)| mask.value(row)) {
+            changed.values().append_value(name);
+        }
+        changed.append(true);
+    }
+    for (place, mask) in features.zip(&masks) {
+        let name = schema.field(place).name();
+        out.push(&format!("{OLD}{name}"), Arc::clone(old.column(place)));
+        out.push(&format!("{WAS}{name}"), nullif(old.column(place), &not(mask)?)?);
+    }
+    out.push(CHANGED, Arc::new(changed.finish()));
+    Ok(out)
 }
 
 /// Columns of the root that rows are identified, routed, judged and computed by.

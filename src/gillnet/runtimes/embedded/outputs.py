@@ -1,6 +1,7 @@
 """A run's outputs by name, opened when the first record comes for them.
 
-Names: ``decisions``, ``decisions.revisions``, ``alerts``, ``sessions``, and for each stream ``<stream>.malformed``, ``<stream>.duplicate``,
+Names: ``decisions``, ``decisions.revisions``, ``alerts``, ``sessions``, ``joins.<name>``, and for each stream
+``<stream>.malformed``, ``<stream>.duplicate``,
 ``<stream>.late`` and ``<stream>.too_late``.
 """
 

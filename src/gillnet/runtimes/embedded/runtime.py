@@ -29,6 +29,7 @@ from gillnet.operators.encode import EncodeOperator, record_keys
 from gillnet.operators.features import ARRIVAL_TIME, FeatureOperator, Outcome
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded.commits import Commits
+from gillnet.runtimes.embedded.joins import JOINED_AT_ONCE, JoinStage
 from gillnet.runtimes.embedded.keeping import keep_accepted
 from gillnet.runtimes.embedded.outputs import Outputs
 from gillnet.runtimes.embedded.overlap import HAND_OVER_RECORDS, OverlappedStage
@@ -48,6 +49,8 @@ _COLLECT_AFTER_OBJECTS = 100_000
 
 # Events that came before others of their key: so many are followed up at once, whatever the interval.
 _MOST_DISTURBANCES = 50_000
+
+_PROGRESS_EVERY_S = 0.25
 
 _SET_ASIDE: dict[int, tuple[str, str]] = {
     Outcome.DUPLICATE: ("duplicate", "a record with this id was read before"),
@@ -168,10 +171,11 @@ class EmbeddedRuntime:
         self._waits = plan.emission.kind != "on_arrival"
         self._emit_all = (self.options.emit or ("flagged" if plan.sessions else "all")) == "all"
         self._revise = RevisionStage(plan, scorer, emit_all=self._emit_all)
+        self._joins = JoinStage(plan, outputs)
         self._session_encoder: EncodeOperator | None = None
         self._small_turn = True
         self._batch_limit = min(_FIRST_BATCH_RECORDS, self.options.max_batch_records)
-        self._committed_s = self._revised_s = self._clock.monotonic_s()
+        self._committed_s = self._revised_s = self._noted_s = self._clock.monotonic_s()
         self._uncommitted = False
         self._done: set[str] = set()
         self._partitioned = {name: s for name, s in self._sources.items() if isinstance(s, PartitionedSource)}
@@ -194,11 +198,14 @@ class EmbeddedRuntime:
                 self._release()
                 self._revise_if_due()
                 self._commit_if_due()
+                self._note_progress()
                 if self._on_turn is not None:
                     self._on_turn()
             self._release(everything=True)
             self._close_sessions()
+            self._join()
             self._commit()
+            self._note_progress(last=True)
         except BaseException:
             try:
                 self._close()
@@ -274,6 +281,7 @@ class EmbeddedRuntime:
         else:
             self._adapt(len(raw.values), spent_s)
         self._close_sessions()
+        self._join()
 
     def _keep(self, raw: RawBatch, decoded: Decoded, outcomes: bytes, partitions: Sequence[int]) -> None:
         if self._history is not None and outcomes:
@@ -375,6 +383,14 @@ class EmbeddedRuntime:
             self._session_encoder = session_encoder(self.plan, closed.column_names)
         self._outputs.write("sessions", self._session_encoder.encode(closed), record_keys(closed, key))
 
+    def _join(self) -> None:
+        if not self.plan.joins:
+            return
+        while (joined := self.features.joined(JOINED_AT_ONCE)) is not None:
+            number, rows = joined
+            self._overlapped.submit(rows.num_rows, partial(self._joins.write, number, rows))
+        self.metrics.joins = self.features.join_counts()
+
     def _revise_if_due(self) -> None:
         due = self._clock.monotonic_s() - self._revised_s >= self.options.revision_interval_s
         if due or self.features.disturbances > _MOST_DISTURBANCES:
@@ -403,6 +419,15 @@ class EmbeddedRuntime:
     def _idle(self) -> None:
         self.features.pass_time(self._clock.now_us())
         self._close_sessions()
+        self._join()
+
+    def _note_progress(self, *, last: bool = False) -> None:
+        """Sample how far the streams are, some times a second: only this thread may look at the kernel's state."""
+        now_s = self._clock.monotonic_s()
+        if not last and now_s - self._noted_s < _PROGRESS_EVERY_S:
+            return
+        self._noted_s, now_us = now_s, self._clock.now_us()
+        self.metrics.progress = {name: self.features.progress(name, now_us) for name in self._sources}
 
     def _commit_if_due(self) -> None:
         if self._uncommitted and self._clock.monotonic_s() - self._committed_s >= self.options.commit_interval_s:
