@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.cases.harness import Case
 from tests.cases.outcome import COUNTS, Outcome, side_line
+from tests.cases.reference_joins import joined
 from tests.cases.script import Step
 
 from gillnet.plan.expressions import Column, columns_of
@@ -132,6 +133,8 @@ class _Run:
             self._close_sessions()
         if self.plan.sessions is not None:
             self.result.sessions = self._sessions()
+        events = {name: (stream.node, stream.events) for name, stream in self.streams.items()}
+        self.result.joins = joined(self.plan.joins, events, _text)
         self.result.counts = {name: stream.counts for name, stream in self.streams.items() if stream.counts["read"]}
         return self.result
 
@@ -293,6 +296,7 @@ def _keys(plan: PipelinePlan, stream: StreamNode) -> set[str]:
     if stream.name == plan.root:
         keys |= {feature.at for feature in aggregates if feature.at}
         keys |= {plan.sessions.key} if plan.sessions else set()
+    keys |= {side.key for join in plan.joins for side in (join.left, join.right) if side.stream == stream.name}
     return keys
 
 
