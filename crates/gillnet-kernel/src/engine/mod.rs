@@ -17,11 +17,13 @@ pub mod joins;
 mod packed;
 mod pending;
 pub mod plan;
+mod plan_parts;
 pub mod progress;
 mod revise;
 mod row_store;
 mod session_timers;
 mod sessions;
+mod snapshot;
 mod stream;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringBuilder};
@@ -35,6 +37,7 @@ use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings};
 use self::joins::{JoinStats, Joins};
 use self::pending::Pending;
 use self::plan::{FeaturePlan, Plan};
+use self::plan_parts::PlanParts;
 use self::revise::{looked_up_by, Revisions};
 pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, CHANGED, OLD, REVISION, WAS};
 use self::sessions::{session_features, Sessions};
@@ -70,6 +73,7 @@ pub struct Engine {
     revisions: Option<Revisions>,
     pending: Option<Pending>,
     joins: Joins,
+    parts: PlanParts,
 }
 
 /// Whether rows are computed as their events arrive, or later, their events being in the state.
@@ -124,8 +128,8 @@ impl Engine {
         let (entities, sessions) = build_entities(plan, &streams, root)?;
         let pending = Pending::new(plan.emission, plan.limits.max_pending_rows);
         let joins = Joins::new(&plan.joins, &streams)?;
-        let mut engine =
-            Self { root, streams, entities, features: Vec::new(), sessions, revisions: None, pending, joins };
+        let (features, parts) = (Vec::new(), plan.parts.clone());
+        let mut engine = Self { root, streams, entities, features, sessions, revisions: None, pending, joins, parts };
         engine.compile_features(plan)?;
         if plan.revisions {
             engine.revisions = Some(Revisions::new(plan, &engine.streams, root, &engine.entities, &engine.features)?);

@@ -9,6 +9,8 @@
 //! Noting costs next to nothing; the host decides how often to do the rest. A row that many events disturb in between is read
 //! once. The last revision depends on the set of events only; how many come before it does not matter.
 
+mod stored;
+
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
@@ -527,7 +529,7 @@ fn needed_columns(plan: &Plan, id: &str, event_time: &str) -> Vec<String> {
     names
 }
 
-fn collect_columns(expression: &Json, names: &mut Vec<String>) {
+pub(super) fn collect_columns(expression: &Json, names: &mut Vec<String>) {
     match expression {
         Json::Object(parts) => {
             if let Some(Json::String(name)) = parts.get("column") {
