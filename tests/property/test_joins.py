@@ -205,7 +205,7 @@ def test_i7_a_join_is_exact_or_says_that_it_may_miss_pairs(join, turns, lateness
         for name, late in zip("lr", lateness, strict=True)
     }
     joined, now, was_idle = Joined(node, **settings), ARRIVAL, False
-    heard = {"l": ARRIVAL, "r": ARRIVAL}
+    heard = dict.fromkeys("lr", ARRIVAL)
     joined.engine.pass_time(now)
     for kind, event in turns:
         if kind == "silence":
