@@ -24,6 +24,7 @@ from gillnet.api.aggregates.functions import (
 )
 from gillnet.api.expressions import Expr, coalesce, col, concat_str, lit, max_horizontal, min_horizontal, when
 from gillnet.api.features import Baseline, Features, Sessions, baseline
+from gillnet.api.patterns import Pattern, Step, any_of, not_between, not_within, previous, seq, step
 from gillnet.api.pipeline import Pipeline, Rule, allow, block, review, step_up
 from gillnet.api.stream import Entity, Stream
 from gillnet.core.errors import GillnetError
@@ -39,14 +40,17 @@ __all__ = [
     "Float",
     "GillnetError",
     "Integer",
+    "Pattern",
     "Pipeline",
     "Rule",
     "Schema",
     "Sessions",
+    "Step",
     "Stream",
     "String",
     "Timestamp",
     "allow",
+    "any_of",
     "baseline",
     "block",
     "coalesce",
@@ -65,12 +69,17 @@ __all__ = [
     "min_horizontal",
     "modal_gap_share",
     "n_unique",
+    "not_between",
+    "not_within",
+    "previous",
     "review",
     "seconds_since_last",
+    "seq",
     "session",
     "sliding",
     "std",
     "std_gap_seconds",
+    "step",
     "step_up",
     "sum",
     "tumbling",

@@ -9,6 +9,7 @@ pub mod error;
 pub mod exact;
 pub mod expr;
 pub mod keyed;
+pub mod pattern;
 
 pub mod forest;
 pub mod policy;

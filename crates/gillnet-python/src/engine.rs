@@ -61,6 +61,12 @@ impl PyEngine {
         Ok(batch.map(PyBatch))
     }
 
+    fn matches(&mut self, py: Python<'_>, most: usize) -> PyResult<Option<PyBatch>> {
+        let engine = &mut self.0;
+        let batch = py.detach(|| engine.matches(most)).map_err(kernel_error)?;
+        Ok(batch.map(PyBatch))
+    }
+
     fn disturbances(&self) -> usize {
         self.0.disturbances()
     }
@@ -70,7 +76,8 @@ impl PyEngine {
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let EngineStats { keys, events, bytes, ids, id_bytes, timers, saturated_keys, revisions } = self.0.stats();
+        let EngineStats { keys, events, bytes, ids, id_bytes, timers, saturated_keys, revisions, patterns } =
+            self.0.stats();
         let dict = PyDict::new(py);
         dict.set_item("keys", keys)?;
         dict.set_item("events", events)?;
@@ -79,6 +86,9 @@ impl PyEngine {
         dict.set_item("id_bytes", id_bytes)?;
         dict.set_item("timers", timers)?;
         dict.set_item("saturated_keys", saturated_keys)?;
+        dict.set_item("pattern_events", patterns.events)?;
+        dict.set_item("partial_matches", patterns.partial_matches)?;
+        dict.set_item("partial_matches_dropped", patterns.dropped)?;
         dict.set_item("revisable_rows", revisions.rows)?;
         dict.set_item("revisable_bytes", revisions.bytes)?;
         dict.set_item("disturbances", revisions.disturbances)?;

@@ -18,6 +18,8 @@ CATALOGUE: dict[str, str] = {
     "sessions_closed": "Sessions that the watermark closed, revisions included.",
     "revisions": "Rows that later arrivals changed after they went out.",
     "revisions_flipped": "Revisions whose decision is another one.",
+    "matches": "Matches of patterns that were found, or whose events changed.",
+    "matches_withdrawn": "Matches that a late event undid.",
     "batches": "Micro-batches processed.",
     "latency_ms": "Arrival of a record to its row handed to the sink, in milliseconds.",
 }
@@ -85,6 +87,8 @@ class RunMetrics:
     sessions_closed: int = 0
     revisions: int = 0
     revisions_flipped: int = 0
+    matches: int = 0
+    matches_withdrawn: int = 0
     batches: int = 0
 
     def stream(self, name: str) -> StreamCounts:
@@ -98,7 +102,15 @@ class RunMetrics:
             for kind in ("read", "scored", "duplicate", "malformed", "too_late", "late"):
                 figures[f"records_{kind}{{stream={name}}}"] = getattr(counts, kind)
         figures |= {f"decisions{{action={action}}}": count for action, count in self.decisions.items()}
-        for name in ("alerts", "sessions_closed", "revisions", "revisions_flipped", "batches"):
+        for name in (
+            "alerts",
+            "sessions_closed",
+            "revisions",
+            "revisions_flipped",
+            "matches",
+            "matches_withdrawn",
+            "batches",
+        ):
             figures[name] = getattr(self, name)
         for share, label in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):
             figures[f"latency_ms_{label}"] = round(self.latency_ms.percentile(share) or 0.0, 3)

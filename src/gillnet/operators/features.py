@@ -25,6 +25,9 @@ CAUSE_ID = "__cause_id"
 OLD = "__old."
 """Before a feature's name: its value as it last went out."""
 
+MATCHES_AT_ONCE = 1_024
+"""Matches of patterns that one call gives at the most."""
+
 CLOSED_AT_ONCE = 1_024
 """Closed sessions that one call gives at the most, so that no batch grows without bound."""
 
@@ -99,6 +102,10 @@ class FeatureOperator:
         stream and id of an event that caused it.
         """
         return self._engine.revisions(most)
+
+    def matches(self) -> Batch | None:
+        """Return matches of patterns that were found, changed or withdrawn since, about `MATCHES_AT_ONCE`; None for no more."""
+        return self._engine.matches(MATCHES_AT_ONCE)
 
     @property
     def disturbances(self) -> int:

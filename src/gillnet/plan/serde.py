@@ -26,6 +26,7 @@ from gillnet.plan.nodes import (
     StreamNode,
     Window,
 )
+from gillnet.plan.patterns import PatternNode, sequence_from_json, sequence_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +41,7 @@ _FEATURES: dict[str, type[FeatureNode]] = {
     "aggregate": AggregateNode,
     "expression": ExpressionNode,
     "baseline": BaselineNode,
+    "pattern": PatternNode,
 }
 
 
@@ -55,7 +57,10 @@ def plan_to_json(plan: PipelinePlan) -> dict[str, Any]:
         "model": plan.model and {"ref": plan.model.ref, "features": [list(pair) for pair in plan.model.features]},
         "policy": [_plain(rule) | {"when": expression_to_json(rule.when)} for rule in plan.policy],
         "revisions": plan.revisions,
-        "limits": {"max_events_per_key": plan.max_events_per_key},
+        "limits": {
+            "max_events_per_key": plan.max_events_per_key,
+            "max_partial_matches": plan.max_partial_matches,
+        },
     }
 
 
@@ -101,6 +106,7 @@ def _plan_from_json(values: Mapping[str, Any]) -> PipelinePlan:
         policy=tuple(RuleNode(**(rule | {"when": expression_from_json(rule["when"])})) for rule in values["policy"]),
         revisions=values["revisions"],
         max_events_per_key=values["limits"]["max_events_per_key"],
+        max_partial_matches=values["limits"]["max_partial_matches"],
     )
 
 
@@ -117,6 +123,8 @@ def _feature_to_json(feature: FeatureNode) -> dict[str, Any]:
     if isinstance(feature, AggregateNode):
         window = next(kind for kind, node in _WINDOWS.items() if type(feature.window) is node)
         values["window"] = {"kind": window} | _plain(feature.window)
+    if isinstance(feature, PatternNode):
+        values["pattern"] = sequence_to_json(feature.pattern)
     return values
 
 
@@ -132,4 +140,6 @@ def _feature_from_json(values: Mapping[str, Any]) -> FeatureNode:
     if "window" in rest:
         window = dict(rest["window"])
         rest["window"] = _WINDOWS[window.pop("kind")](**window)
+    if "pattern" in rest:
+        rest["pattern"] = sequence_from_json(rest["pattern"])
     return _FEATURES[values["kind"]](**rest)

@@ -13,14 +13,16 @@ mod baseline;
 mod columns;
 mod entity;
 mod packed;
+pub mod patterns;
 pub mod plan;
 mod revise;
 mod row_store;
 mod session_timers;
 mod sessions;
+mod states;
 mod stream;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringBuilder};
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema};
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use std::sync::Arc;
 use self::baseline::Baseline;
 use self::columns::{optional_timestamps, timestamps, Columns};
 use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings};
+use self::patterns::{PatternColumn, Patterns};
 use self::plan::{FeaturePlan, Plan};
 use self::revise::{looked_up_by, Revisions};
 pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, OLD, REVISION};
@@ -38,6 +41,7 @@ use crate::arrival::watermark;
 use crate::error::{KernelError, Result};
 use crate::expr::Expression;
 use crate::keyed::store::KeyedStore;
+use crate::pattern::store::PatternStats;
 
 /// Columns that the engine adds to a row, beside its features.
 pub const ARRIVAL_TIME: &str = "__arrival_time";
@@ -62,6 +66,7 @@ pub struct Engine {
     features: Vec<Feature>,
     sessions: Option<Sessions>,
     revisions: Option<Revisions>,
+    patterns: Patterns,
 }
 
 enum Feature {
@@ -79,6 +84,10 @@ enum Feature {
         name: String,
         baseline: usize,
     },
+    Pattern {
+        name: String,
+        column: PatternColumn,
+    },
 }
 
 /// Counters and sizes of an engine.
@@ -92,6 +101,7 @@ pub struct EngineStats {
     pub timers: usize,
     pub saturated_keys: usize,
     pub revisions: RevisionStats,
+    pub patterns: PatternStats,
 }
 
 impl Engine {
@@ -105,7 +115,8 @@ impl Engine {
         let root = streams.iter().position(|s| s.name == plan.root);
         let root = root.ok_or_else(|| KernelError::Plan(format!("no stream '{}'", plan.root)))?;
         let (entities, sessions) = build_entities(plan, &streams, root)?;
-        let mut engine = Self { root, streams, entities, features: Vec::new(), sessions, revisions: None };
+        let patterns = Patterns::default();
+        let mut engine = Self { root, streams, entities, features: Vec::new(), sessions, revisions: None, patterns };
         engine.compile_features(plan)?;
         if plan.revisions {
             engine.revisions = Some(Revisions::new(plan, &engine.streams, root, &engine.entities, &engine.features)?);
@@ -139,6 +150,11 @@ impl Engine {
                     fields.push(Field::new(&name, DataType::Float64, true));
                     let number = sessions.add_baseline(&baseline.of, built);
                     self.features.push(Feature::Baseline { name, baseline: number });
+                }
+                FeaturePlan::Pattern(pattern) => {
+                    let column = self.patterns.add(pattern, &plan.root, &self.streams, &plan.limits)?;
+                    fields.push(Field::new(&name, plan::arrow_type(&pattern.value_type)?, true));
+                    self.features.push(Feature::Pattern { name, column });
                 }
             }
         }
@@ -187,12 +203,13 @@ impl Engine {
             for entity in self.entities.iter_mut().filter(|e| e.id.stream == stream) {
                 entity.insert(&accepted.batch, &accepted.times, &accepted.ids)?;
             }
+            self.patterns.keep(stream, &accepted)?;
             if let Some(revisions) = &mut self.revisions {
                 revisions.arrived_elsewhere(number, self.streams[number].id(), &self.entities, &accepted)?;
             }
             None
         };
-        self.expire(batch.num_rows());
+        self.expire(batch.num_rows())?;
         Ok(Processed { outcomes: accepted.outcomes, rows })
     }
 
@@ -228,7 +245,8 @@ impl Engine {
                 }
             });
         }
-        let states = self.feature_states(&readings, times);
+        let patterns = self.patterns.read_rows(accepted, true)?;
+        let states = self.feature_states(&readings, &patterns, times);
         let starts = self.sessions.as_mut().map(|s| s.arrived(&readings[s.entity], times, watermarks));
         let mut columns = Columns::of(batch);
         for feature in &self.features {
@@ -240,6 +258,9 @@ impl Engine {
                 Feature::Baseline { name, baseline } => {
                     let sessions = self.sessions.as_mut().expect("a baseline was compiled with its sessions");
                     columns.push(name, sessions.read_baseline(*baseline, times, watermarks));
+                }
+                Feature::Pattern { name, column: (pattern, reading) } => {
+                    columns.push(name, patterns[*pattern].columns[*reading].clone());
                 }
             }
         }
@@ -302,50 +323,6 @@ impl Engine {
         reach.fold(root.earliest_accepted().min(pending), i64::min)
     }
 
-    /// Per row, the features that are not simply fresh or absent: `name=stale` or `name=saturated`, comma-separated.
-    fn feature_states(&self, readings: &[Readings], times: &[i64]) -> ArrayRef {
-        let mut builder = StringBuilder::new();
-        let lagging: Vec<i64> = self.entities.iter().map(|entity| self.known_until(entity)).collect();
-        let special = readings.iter().any(|r| !r.saturated.is_empty()) || lagging.iter().any(|&mark| mark != i64::MAX);
-        for (i, &time) in times.iter().enumerate() {
-            let mut text = String::new();
-            if special {
-                for feature in &self.features {
-                    let Feature::Aggregate { name, entity, .. } = feature else { continue };
-                    let state = if readings[*entity].saturated.binary_search(&(i as u32)).is_ok() {
-                        "saturated"
-                    } else if time > lagging[*entity] {
-                        "stale"
-                    } else {
-                        continue;
-                    };
-                    let comma = if text.is_empty() { "" } else { "," };
-                    text.push_str(&format!("{comma}{name}={state}"));
-                }
-            }
-            if text.is_empty() {
-                builder.append_null();
-            } else {
-                builder.append_value(text);
-            }
-        }
-        Arc::new(builder.finish())
-    }
-
-    /// Up to which event time an entity's events are known to have arrived: of interest for lookups only, since a row's
-    /// own stream is read as of its arrival by definition. An idle stream is taken to have said all; one that was never heard
-    /// has not said anything, however long that lasts.
-    fn known_until(&self, entity: &Entity) -> i64 {
-        if entity.reader == Reader::Own {
-            return i64::MAX;
-        }
-        let other = self.streams.iter().find(|s| s.name == entity.id.stream).expect("checked when compiled");
-        if other.watermark.idle() && other.watermark.current() != watermark::NONE {
-            return i64::MAX;
-        }
-        other.watermark.current().saturating_add(other.watermark_delay_us)
-    }
-
     /// Processing time passes without records: partitions may fall idle.
     pub fn pass_time(&mut self, now: i64) {
         self.streams.iter_mut().for_each(|stream| stream.watermark.pass_time(now));
@@ -376,7 +353,7 @@ impl Engine {
     }
 
     /// Give memory back: a part of the keys and ids each time, so that no call takes long.
-    fn expire(&mut self, records: usize) {
+    fn expire(&mut self, records: usize) -> Result<()> {
         for stream in &mut self.streams {
             let earliest = stream.earliest_accepted();
             if earliest != i64::MIN {
@@ -389,7 +366,8 @@ impl Engine {
         }
         for number in 0..self.entities.len() {
             // Rows that can still be revised are read as of their own time.
-            let reach = self.reach(&self.entities[number]).min(revisable);
+            let Entity { id, reader, .. } = &self.entities[number];
+            let reach = self.reach(id, reader).min(revisable);
             let entity = &mut self.entities[number];
             match &mut self.sessions {
                 Some(sessions) if sessions.entity == number => {
@@ -399,6 +377,14 @@ impl Engine {
                 _ => {}
             }
         }
+        for number in 0..self.patterns.len() {
+            let pattern = &self.patterns[number];
+            let reach = self.reach(&pattern.id, &pattern.reader).min(revisable);
+            if reach != i64::MIN {
+                self.patterns[number].sweep(records.max(64), reach)?;
+            }
+        }
+        Ok(())
     }
 
     /// Before which event time nothing will read or change an entity's state any more; `i64::MIN` while that is unknown.
@@ -407,9 +393,9 @@ impl Engine {
     /// never heard has passed nothing. While the root is idle its watermark stands still, and waiting for it would keep what
     /// the other stream brings without bound: then the root is taken to be where the other stream is, with its own allowed
     /// lateness. Should it wake further back, its rows say that they may miss events (`saturated`).
-    fn reach(&self, entity: &Entity) -> i64 {
-        let own = self.streams.iter().find(|s| s.name == entity.id.stream).expect("checked when compiled");
-        if entity.reader == Reader::Own {
+    fn reach(&self, id: &EntityId, reader: &Reader) -> i64 {
+        let own = self.streams.iter().find(|s| s.name == id.stream).expect("checked when compiled");
+        if *reader == Reader::Own {
             return own.earliest_accepted();
         }
         let root = &self.streams[self.root];
@@ -448,6 +434,9 @@ impl Engine {
             stats.revisions = revisions.stats();
             stats.bytes += stats.revisions.bytes;
         }
+        stats.patterns = self.patterns.stats();
+        stats.bytes += stats.patterns.bytes;
+        stats.saturated_keys += stats.patterns.saturated_keys;
         stats.timers = self.sessions.as_ref().map_or(0, |sessions| sessions.held());
         stats
     }

@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 use crate::error::{KernelError, Result};
 use crate::keyed::layout::Function;
 use crate::keyed::window::{Window, FURTHEST_US};
+use crate::pattern::plan::PatternPlan;
 
 /// The plan's version that this kernel reads.
 pub const VERSION: u32 = 1;
@@ -79,6 +80,20 @@ pub enum FeaturePlan {
         expression: Json,
     },
     Baseline(BaselinePlan),
+    Pattern(PatternFeaturePlan),
+}
+
+/// Matches of a pattern: whether one was completed within the time before the reading, or how many (`int64`).
+#[derive(Debug, Clone, Deserialize)]
+pub struct PatternFeaturePlan {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub value_type: String,
+    pub stream: String,
+    pub key: Option<String>,
+    pub at: Option<String>,
+    pub over_us: i64,
+    pub pattern: PatternPlan,
 }
 
 /// A robust quantile of a feature over the population of closed sessions.
@@ -104,11 +119,15 @@ pub struct SessionsPlan {
 #[serde(default)]
 pub struct Limits {
     pub max_events_per_key: usize,
+    pub max_partial_matches: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_events_per_key: crate::keyed::store::MAX_EVENTS_PER_KEY }
+        Self {
+            max_events_per_key: crate::keyed::store::MAX_EVENTS_PER_KEY,
+            max_partial_matches: crate::pattern::store::MAX_PARTIAL_MATCHES,
+        }
     }
 }
 
@@ -118,6 +137,7 @@ impl FeaturePlan {
         match self {
             Self::Aggregate { name, .. } | Self::Expression { name, .. } => name,
             Self::Baseline(plan) => &plan.name,
+            Self::Pattern(plan) => &plan.name,
         }
     }
 }
@@ -161,15 +181,16 @@ impl Plan {
                     at_least(1, baseline.over_us, || place("over"))?;
                     at_least(1, baseline.step_us, || place("step"))?;
                 }
+                FeaturePlan::Pattern(pattern) => at_least(1, pattern.over_us, || place("over"))?,
             }
         }
         if let Some(sessions) = &self.sessions {
             at_least(1, sessions.gap_us, || "sessions: gap".into())?;
             at_least(1, sessions.max_length_us, || "sessions: max length".into())?;
         }
-        at_least(1, self.limits.max_events_per_key.try_into().unwrap_or(i64::MAX).min(FURTHEST_US), || {
-            "limits: max events per key".into()
-        })
+        let limit = |limit: usize| limit.try_into().unwrap_or(i64::MAX).min(FURTHEST_US);
+        at_least(1, limit(self.limits.max_partial_matches), || "limits: max partial matches".into())?;
+        at_least(1, limit(self.limits.max_events_per_key), || "limits: max events per key".into())
     }
 }
 

@@ -21,7 +21,7 @@ use serde_json::Value as Json;
 
 use super::columns::Columns;
 use super::entity::{Entity, Reader, Readings};
-use super::plan::{arrow_type, FeaturePlan, Plan};
+use super::plan::{arrow_type, FeaturePlan, PatternFeaturePlan, Plan};
 use super::row_store::{RowNumber, RowStore};
 use super::stream::{Accepted, StreamState};
 use super::Feature;
@@ -162,6 +162,7 @@ impl Revisions {
                     let data_type = compiled.data_type().clone();
                     (Source::Expression(compiled), data_type)
                 }
+                (_, FeaturePlan::Pattern(pattern)) => (Source::AsEmitted, arrow_type(&pattern.value_type)?),
                 _ => (Source::AsEmitted, DataType::Float64),
             };
             fields.push(Field::new(feature.name(), data_type, true));
@@ -494,6 +495,9 @@ fn needed_columns(plan: &Plan, id: &str, event_time: &str) -> Vec<String> {
                 names.extend(at.clone().or(key.clone().filter(|_| *stream == plan.root)));
             }
             FeaturePlan::Expression { expression, .. } => collect_columns(expression, &mut names),
+            FeaturePlan::Pattern(PatternFeaturePlan { stream, key, at, .. }) => {
+                names.extend(at.clone().or(key.clone().filter(|_| *stream == plan.root)));
+            }
             FeaturePlan::Baseline(_) => {}
         }
     }

@@ -18,7 +18,7 @@ pub mod key;
 mod large;
 pub mod layout;
 pub mod log;
-mod paged;
+pub mod paged;
 pub mod reading;
 pub mod row;
 pub mod store;

@@ -1,7 +1,7 @@
 """A run's outputs by name, opened when the first record comes for them.
 
-Names: ``decisions``, ``decisions.revisions``, ``alerts``, ``sessions``, and for each stream ``<stream>.malformed``, ``<stream>.duplicate``,
-``<stream>.late`` and ``<stream>.too_late``.
+Names: ``decisions``, ``decisions.revisions``, ``alerts``, ``sessions``, ``matches``, and for each stream
+``<stream>.malformed``, ``<stream>.duplicate``, ``<stream>.late`` and ``<stream>.too_late``.
 """
 
 from __future__ import annotations

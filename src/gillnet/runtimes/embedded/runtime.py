@@ -26,6 +26,7 @@ from gillnet.operators.decode import Decoded, Malformed, malformed_records, stre
 from gillnet.operators.encode import EncodeOperator, record_keys
 from gillnet.operators.features import FeatureOperator, Outcome
 from gillnet.plan.nodes import PipelinePlan
+from gillnet.runtimes.embedded.matches import MATCHES, MatchStage
 from gillnet.runtimes.embedded.outputs import Outputs
 from gillnet.runtimes.embedded.overlap import HAND_OVER_RECORDS, OverlappedStage
 from gillnet.runtimes.embedded.revisions import REVISED_AT_ONCE, REVISIONS, RevisionStage
@@ -157,6 +158,7 @@ class EmbeddedRuntime:
         )
         self._emit_all = (self.options.emit or ("flagged" if plan.sessions else "all")) == "all"
         self._revise = RevisionStage(plan, scorer, emit_all=self._emit_all)
+        self._matches = MatchStage(plan)
         self._session_encoder: EncodeOperator | None = None
         self._small_turn = True
         self._batch_limit = min(_FIRST_BATCH_RECORDS, self.options.max_batch_records)
@@ -185,6 +187,7 @@ class EmbeddedRuntime:
                 if self._on_turn is not None:
                     self._on_turn()
             self._close_sessions()
+            self._tell_matches()
             self._commit()
         except BaseException:
             try:
@@ -253,6 +256,7 @@ class EmbeddedRuntime:
         else:
             self._adapt(len(raw.values), spent_s)
         self._close_sessions()
+        self._tell_matches()
 
     def _register_partitions(self, stream: str, now_us: int) -> None:
         """Let every assigned partition hold the watermark, before the first record of the fastest one can move it."""
@@ -326,6 +330,17 @@ class EmbeddedRuntime:
             self.metrics.sessions_closed += closed.num_rows
             self._overlapped.submit(closed.num_rows, partial(self._write_sessions, closed, self.plan.sessions.key))
 
+    def _tell_matches(self) -> None:
+        while self._matches.wanted and (rows := self.features.matches()) is not None:
+            self._overlapped.submit(rows.num_rows, partial(self._write_matches, rows))
+
+    def _write_matches(self, rows: Batch) -> None:
+        withdrawn = self._matches.withdrawn(rows)
+        self.metrics.matches += rows.num_rows - withdrawn
+        self.metrics.matches_withdrawn += withdrawn
+        if self._outputs.wanted(MATCHES):
+            self._outputs.write(MATCHES, *self._matches.encode(rows))
+
     def _write_sessions(self, closed: Batch, key: str) -> None:
         if not self._outputs.wanted("sessions"):
             return
@@ -361,6 +376,7 @@ class EmbeddedRuntime:
     def _idle(self) -> None:
         self.features.pass_time(self._clock.now_us())
         self._close_sessions()
+        self._tell_matches()
 
     def _commit_if_due(self) -> None:
         if self._uncommitted and self._clock.monotonic_s() - self._committed_s >= self.options.commit_interval_s:
