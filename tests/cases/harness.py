@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tests.cases.outcome import COUNTS, Outcome, final_sessions, side_line
+from tests.cases.outcome import COUNTS, Outcome, final_matches, final_sessions, side_line
 from tests.cases.script import Script, Step, read_script
 
 from gillnet.api.pipeline import Pipeline
@@ -148,8 +148,9 @@ def run_embedded(case: Case, *, batch_records: int | None = None) -> Outcome:
     )
     metrics = runtime.run()
     assert all(counts.balanced for counts in metrics.streams.values())
-    rows, sessions = (
-        [value.decode() for value in sinks[name].values] if name in sinks else [] for name in ("decisions", "sessions")
+    rows, sessions, matches = (
+        [value.decode() for value in sinks[name].values] if name in sinks else []
+        for name in ("decisions", "sessions", "matches")
     )
     sides = {
         name: [_side(name, record.value, dict(record.headers)) for record in sink.records]
@@ -157,7 +158,7 @@ def run_embedded(case: Case, *, batch_records: int | None = None) -> Outcome:
         if "." in name and sink.records
     }
     counts = {name: {count: getattr(metrics.stream(name), count) for count in COUNTS} for name in metrics.streams}
-    return Outcome(rows, final_sessions(sessions), sides, counts)
+    return Outcome(rows, final_sessions(sessions), final_matches(matches), sides, counts)
 
 
 def _side(output: str, value: bytes, headers: dict[str, bytes | None]) -> str:

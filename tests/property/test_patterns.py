@@ -9,7 +9,7 @@ from typing import Any
 from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_engine import COLUMNS, SECOND, START, TAKEN, Row, batch_of, engine_plan, event_lists, split
+from kernel_engine import COLUMNS, SECOND, START, TAKEN, Row, batch_of, engine_plan, event_lists, split, stream_plan
 
 from gillnet._kernel import Batch, Engine
 from gillnet.api.expressions import Expr, col
