@@ -24,6 +24,7 @@ from gillnet.api.aggregates.functions import (
 )
 from gillnet.api.expressions import Expr, coalesce, col, concat_str, lit, max_horizontal, min_horizontal, when
 from gillnet.api.features import Baseline, Features, Sessions, baseline
+from gillnet.api.joins import IntervalJoin
 from gillnet.api.patterns import Pattern, Step, any_of, not_between, not_within, previous, seq, step
 from gillnet.api.pipeline import Pipeline, Rule, allow, block, review, step_up
 from gillnet.api.stream import Entity, Stream
@@ -40,6 +41,7 @@ __all__ = [
     "Float",
     "GillnetError",
     "Integer",
+    "IntervalJoin",
     "Pattern",
     "Pipeline",
     "Rule",

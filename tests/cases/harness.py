@@ -20,6 +20,7 @@ from gillnet.app import load_pipeline
 from gillnet.connectors.memory import MemorySink
 from gillnet.core.messages import RawBatch
 from gillnet.runtimes.embedded import EmbeddedRuntime, Outputs, RuntimeOptions
+from gillnet.runtimes.embedded.revisions import REVISIONS
 
 HERE = Path(__file__).parent
 
@@ -155,7 +156,7 @@ def run_embedded(case: Case, *, batch_records: int | None = None) -> Outcome:
     sides = {
         name: [_side(name, record.value, dict(record.headers)) for record in sink.records]
         for name, sink in sinks.items()
-        if "." in name and sink.records
+        if "." in name and name != REVISIONS and sink.records
     }
     counts = {name: {count: getattr(metrics.stream(name), count) for count in COUNTS} for name in metrics.streams}
     return Outcome(rows, final_sessions(sessions), final_matches(matches), sides, counts)

@@ -48,6 +48,7 @@ class Watermark:
             self.heard.setdefault(partition, now)
 
     def observe(self, partition: int, time: int, now: int) -> None:
+        time = min(time, now)  # A clock that is ahead must not push the watermark.
         self.newest[partition] = max(time, self.newest.get(partition) or time)
         self.heard[partition] = now
         self.idle.discard(partition)

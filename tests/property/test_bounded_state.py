@@ -9,6 +9,7 @@ from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_engine import (
+    ARRIVAL,
     SECOND,
     START,
     TAKEN,
@@ -66,7 +67,7 @@ def test_i7_readings_after_expiry_equal_the_oracle_that_never_forgets(nodes, bat
     engine = Engine(engine_plan(nodes, stream_plan("s", allowed_lateness_us=lateness)))
     arrived: dict[str, list[Event]] = {}
     for batch in batches:
-        outcomes, rows = engine.process("s", batch_of(batch), START)
+        outcomes, rows = engine.process("s", batch_of(batch), ARRIVAL)
         accepted = [event for event, outcome in zip(batch, outcomes, strict=True) if outcome in TAKEN]
         for event, row in zip(accepted, with_times(rows), strict=True):
             own = Event(event["ts"], event["id"], event)
@@ -82,10 +83,10 @@ def test_i7_readings_after_expiry_equal_the_oracle_that_never_forgets(nodes, bat
 def test_i7_keys_events_and_ids_are_gone_once_the_watermark_is_past_them(nodes, batches, lateness):
     engine = Engine(engine_plan(nodes, stream_plan("s", allowed_lateness_us=lateness)))
     for batch in batches:
-        engine.process("s", batch_of(batch), START)
+        engine.process("s", batch_of(batch), ARRIVAL)
     last = {**batches[-1][-1], "id": "last", "ts": START + 10**10, "key": "last"}
     for events in [[last], *[[]] * SWEEPS]:
-        engine.process("s", batch_of(events), START)
+        engine.process("s", batch_of(events), ARRIVAL)
     stats = engine.stats()
     assert (engine.keys(0), stats["keys"], stats["events"], stats["ids"]) == (["last"], 1, 1, 1)
 
@@ -123,7 +124,7 @@ def test_i7_bytes_come_back_with_the_events():
     assert full["keys"] > 20_000
     run(engine, [[{"id": "last", "ts": START + 10**9, "key": "last", "s": "x"}]])
     for _ in range(500):
-        engine.process("s", batch_of([]), START)
+        engine.process("s", batch_of([]), ARRIVAL)
     empty = engine.stats()
     assert (empty["keys"], empty["events"], empty["ids"]) == (1, 1, 1)
     # What stays is a page of keys and one of strings.

@@ -10,6 +10,7 @@ from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_engine import (
+    ARRIVAL,
     SCHEMA,
     SECOND,
     START,
@@ -54,7 +55,7 @@ def test_i1_ties_in_time_are_ordered_by_id(nodes, ids, at, seed):
         for number, name in enumerate(ids)
     ]
     engine = Engine(engine_plan(nodes, stream_plan("s", id_type="int64" if is_number else "string")))
-    _, batch = engine.process("s", batch_of(events, schema), START)
+    _, batch = engine.process("s", batch_of(events, schema), ARRIVAL)
     arrived: list[Event] = []
     for event, row in zip(events, with_times(batch), strict=True):
         own = Event(event["ts"], event["id"], event)

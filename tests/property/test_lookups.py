@@ -8,6 +8,7 @@ from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_engine import (
+    ARRIVAL,
     SCHEMA,
     SECOND,
     START,
@@ -50,7 +51,7 @@ def test_i6_a_lookup_equals_the_oracle_as_of_the_rows_time(nodes, others, roots,
     others, roots = iter(others), iter(roots)
     for turn in turns:
         event = next(others if turn == "s" else roots)
-        _, batch = engine.process(turn, batch_of([event]), START)
+        _, batch = engine.process(turn, batch_of([event]), ARRIVAL)
         if turn == "s":
             arrived.setdefault(event["key"], []).append(Event(event["ts"], event["id"], event))
             continue
@@ -86,7 +87,7 @@ def test_i7_a_lookup_is_exact_or_says_that_it_may_miss_events(nodes, turns, root
     engine = Engine(engine_plan(nodes, root, other))
     nothing = batch_of([], SCHEMA)
     arrived: dict[str | None, list[Event]] = {}
-    now, root_heard, root_was_idle = START, START, False
+    now, root_heard, root_was_idle = ARRIVAL, ARRIVAL, False
     engine.pass_time(now)
     for kind, event in turns:
         if kind == "silence":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_engine import (
+    ARRIVAL,
+    SECOND,
     START,
     TAKEN,
     Row,
@@ -24,12 +27,18 @@ from kernel_engine import (
 )
 
 from gillnet._kernel import Batch, Engine
-from gillnet.plan.nodes import AggregateNode
+from gillnet.plan.nodes import AggregateNode, SlidingWindow
 from gillnet.testing.oracle import Event, read
 
 KEYS = ("a", "a", "a", "b", None)
 own = st.integers(1, 4).flatmap(lambda n: st.tuples(*(aggregates(f"f{i}") for i in range(n))))
 lookups = st.integers(1, 3).flatmap(lambda n: st.tuples(*(aggregates(f"g{i}", stream="o", at="key") for i in range(n))))
+EMISSIONS = (
+    {"kind": "on_arrival"},
+    {"kind": "on_arrival"},
+    {"kind": "max_wait", "max_wait_us": 2 * SECOND},
+    {"kind": "on_watermark"},
+)
 cuts = st.lists(st.integers(0, 200), max_size=8)
 
 
@@ -52,7 +61,10 @@ class Emitted:
             for row in with_times(batch):
                 before = self.rows[row["id"]]
                 assert all(same(row[f"__old.{name}"], before[name]) for name in self.names)
-                assert any(not same(row[f"__old.{name}"], row[name]) for name in self.names)
+                changed = [name for name in self.names if not same(row[f"__old.{name}"], row[name])]
+                assert row["__changed"] == changed != []
+                assert all(row[f"__was.{name}"] is None for name in self.names if name not in changed)
+                assert all(same(row[f"__was.{name}"], row[f"__old.{name}"]) for name in changed)
                 assert row["__revision"] == self.revisions[row["id"]] + 1
                 assert row["__cause_id"] != row["id"]
                 self.rows[row["id"]] = before | {name: row[name] for name in self.names}
@@ -74,14 +86,22 @@ def feed(
     batches: list[tuple[str, list[Row]]],
     revise_after: Callable[[int], bool],
     most: int,
-) -> None:
+) -> dict[str, list[Row]]:
+    """Let batches arrive a second apart, and the streams end; return the events that were accepted."""
+    accepted: dict[str, list[Row]] = {stream: [] for stream, _ in batches}
+    now = ARRIVAL
     for number, (stream, rows) in enumerate(batches):
-        outcomes, batch = engine.process(stream, batch_of(rows), START)
-        assert set(outcomes) <= TAKEN
+        now += SECOND
+        outcomes, batch = engine.process(stream, batch_of(rows), now)
+        accepted[stream] += [row for row, outcome in zip(rows, outcomes, strict=True) if outcome in TAKEN]
         emitted.rows_came(batch)
+        engine.pass_time(now)
+        emitted.rows_came(engine.release(now, False))
         if revise_after(number):
             emitted.revisions_came(engine, most)
+    emitted.rows_came(engine.release(now, True))
     emitted.revisions_came(engine, most)
+    return accepted
 
 
 @examples(300)
@@ -95,27 +115,84 @@ def feed(
     order=st.randoms(use_true_random=False),
     every=st.sampled_from([1, 1, 2, 5, 1_000]),
     most=st.sampled_from([1, 3, 1_000]),
+    emission=st.sampled_from(EMISSIONS),
+    lateness=st.sampled_from([10**15, 10**15, 0, SECOND, 20 * SECOND]),
 )
 def test_i2_the_last_revision_equals_the_complete_answer(
-    nodes, looked_up, roots, others, at_roots, at_others, order, every, most
+    nodes, looked_up, roots, others, at_roots, at_others, order, every, most, emission, lateness
 ):
-    """I2, I1: any windows, two streams in any order of arrival, any batches, revisions followed up at any time."""
+    """I2, I1, I8: any windows, two streams in any order of arrival, any batches, lateness and emission, revised at any time."""
     features = [*nodes, *looked_up]
     others = [row | {"id": f"o{row['id']}"} for row in others] if looked_up else []
-    streams = [stream_plan("s"), *([stream_plan("o")] if looked_up else [])]
-    engine = Engine(engine_plan(features, *streams, revisions=True))
+    streams = [stream_plan(name, allowed_lateness_us=lateness) for name in (["s", "o"] if looked_up else ["s"])]
+    engine = Engine(engine_plan(features, *streams, revisions=True, emission=emission))
     batches = [("s", rows) for rows in split(roots, at_roots)]
     batches += [("o", rows) for rows in split(others, at_others)] if others else []
     order.shuffle(batches)
     emitted = Emitted([node.name for node in features])
-    feed(engine, emitted, batches, lambda number: number % every == 0, most)
-    events = {
-        "s": [Event(row["ts"], row["id"], row) for row in roots],
-        "o": [Event(row["ts"], row["id"], row) for row in others],
-    }
-    assert len(emitted.rows) == len(roots)
+    accepted = feed(engine, emitted, batches, lambda number: number % every == 0, most)
+    events = {stream: [Event(row["ts"], row["id"], row) for row in rows] for stream, rows in accepted.items()}
+    assert emitted.rows.keys() == {row["id"] for row in accepted["s"]}
     for row in emitted.rows.values():
         for node in features:
             expected = complete(node, events, row)
             assert same(row[node.name], expected), (node, row["id"], row[node.name], expected)
     assert engine.stats()["unrevised"] == 0
+
+
+def rows_at(number: int, count: int, *, key: str = "a") -> list[Row]:
+    """Rows 10 ms apart; batch ``number`` begins where the one before it ended."""
+    values = {"key": key, "i": 1, "d": None, "f": 0.5, "s": "x", "b": True}
+    ids = range(number * count, (number + 1) * count)
+    return [{"id": f"r{i}", "ts": START + i * 10_000, **values} for i in ids]
+
+
+NODE = AggregateNode(
+    name="n", type="int64", stream="s", key="key", function="count", window=SlidingWindow(SECOND), input=None
+)
+BATCH = 1_000  # 10 s of event time
+
+
+def test_i7_rows_are_kept_for_the_allowed_lateness_and_memory_comes_back():
+    stream = stream_plan("s", allowed_lateness_us=60 * SECOND)
+    engine = Engine(engine_plan([NODE], stream, revisions=True))
+    rows, sizes = [], []
+    for number in range(100):
+        engine.process("s", batch_of(rows_at(number, BATCH)), ARRIVAL)
+        assert engine.revisions(1_000) is None
+        stats = engine.stats()
+        rows.append(stats["revisable_rows"])
+        sizes.append(stats["revisable_bytes"])
+    assert max(rows) < 6_000 + 4_096 + 2 * BATCH  # The lateness, a segment, and what this batch brings.
+    assert max(sizes[50:]) < 1.2 * max(sizes[:50])
+
+
+def test_i7_a_stream_that_is_idle_does_not_keep_rows_for_ever_and_what_it_misses_is_counted():
+    streams = [stream_plan(name, allowed_lateness_us=60 * SECOND, idle_after_us=30 * SECOND) for name in ("s", "o")]
+    looked_up = replace(NODE, name="g", stream="o", at="key", window=SlidingWindow(3_600 * SECOND))
+    engine = Engine(engine_plan([NODE, looked_up], *streams, revisions=True))
+    engine.process("o", batch_of([{**rows_at(0, 1)[0], "id": "o1"}]), START)
+    kept = []
+    for number in range(60):
+        now = START + (number + 1) * 10 * SECOND
+        engine.process("s", batch_of(rows_at(number, BATCH)), now)
+        engine.pass_time(now)
+        assert engine.revisions(1_000) is None
+        kept.append(engine.stats()["revisable_rows"])
+    assert max(kept) < 6_000 + 3_000 + 4_096 + 2 * BATCH
+    engine.process("o", batch_of([{**rows_at(0, 1)[0], "id": "o2", "ts": START + SECOND}]), now)
+    revised = 0
+    while (batch := engine.revisions(100_000)) is not None:
+        revised += batch.num_rows
+    assert 6_000 <= revised < 60 * BATCH - 100
+    assert engine.stats()["unrevised"] == 1
+
+
+def test_a_saturated_key_is_not_revised_by_what_is_left_of_it():
+    """Events that a row saw are gone: what it said is nearer to the truth, and the row is counted."""
+    engine = Engine(engine_plan([NODE], stream_plan("s"), revisions=True, limits={"max_events_per_key": 50}))
+    rows = rows_at(0, 90)
+    engine.process("s", batch_of(rows), ARRIVAL)
+    engine.process("s", batch_of([{**rows[0], "id": "late", "ts": rows[85]["ts"] + 1}]), ARRIVAL)
+    assert engine.revisions(1_000) is None
+    assert engine.stats()["unrevised"] > 0

@@ -9,6 +9,7 @@ from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_engine import (
+    ARRIVAL,
     SECOND,
     START,
     TAKEN,
@@ -120,7 +121,7 @@ def test_i2_i5_last_revisions_are_the_sessions_of_the_accepted_events(definition
     start = turn = 0
     while start < len(events):
         batch = events[start : start + sizes[turn % len(sizes)]]
-        outcomes, _ = engine.process("s", batch_of(batch), START)
+        outcomes, _ = engine.process("s", batch_of(batch), ARRIVAL)
         accepted += [row for row, outcome in zip(batch, outcomes, strict=True) if outcome in TAKEN]
         if asks[turn % len(asks)]:
             sink.drain(engine, most)

@@ -71,7 +71,7 @@ def test_i8_watermarks_are_the_minimum_over_partitions_that_are_not_idle(stream,
                 now += silence
                 engine.pass_time(now)
                 gate.pass_time(now)
-            assert engine.watermark("s")[0] == gate.watermark
+            check_progress(engine, gate)
         marks.append(gate.watermark)
     known = [mark for mark in marks if mark is not None]
     assert known == sorted(known)
@@ -96,4 +96,28 @@ def check_batch(
             row = next(rows)
             assert (row["__watermark"], row["__late"]) == (before, late)
     assert next(rows, None) is None
-    assert engine.watermark("s")[0] == gate.watermark
+    check_progress(engine, gate)
+
+
+def check_progress(engine: Engine, gate: Gate) -> None:
+    """What is shown of a stream is what its watermark rests on."""
+    watermark, held_by, partitions = engine.progress("s")
+    assert watermark == engine.watermark("s")[0] == gate.watermark
+    assert partitions == gate.partitions()
+    waited_for = {number: newest or 0 for number, newest, _, idle in partitions if not idle}
+    assert (held_by is None) == (not waited_for)
+    assert held_by is None or waited_for[held_by] == min(waited_for.values())
+
+
+def test_i8_a_fast_clock_does_not_make_honest_events_late():
+    """One device fifty minutes ahead, inside `max_ahead`: the watermark goes to its arrival, and not a step further."""
+    engine = Engine(engine_plan([], stream_plan("s", allowed_lateness_us=0, max_ahead_us=3_600 * SECOND)))
+    offsets = [0, 3_000, 0, 1, 2]
+    outcomes = [
+        engine.process(
+            "s", batch_of([{"id": f"e{n}", "ts": START + (n + ahead) * SECOND, "key": "a"}]), START + n * SECOND
+        )
+        for n, ahead in enumerate(offsets)
+    ]
+    assert [Outcome(outcome[0]) for outcome, _ in outcomes] == [Outcome.ACCEPTED] * len(offsets)
+    assert engine.watermark("s")[0] == START + 4 * SECOND

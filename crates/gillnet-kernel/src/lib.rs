@@ -8,6 +8,7 @@ pub mod engine;
 pub mod error;
 pub mod exact;
 pub mod expr;
+pub mod join;
 pub mod keyed;
 pub mod pattern;
 

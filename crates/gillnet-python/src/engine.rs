@@ -1,11 +1,16 @@
 //! `Engine`: a plan's keyed state, hosted by the embedded runtime.
 
+use gillnet_kernel::arrival::watermark::NONE;
 use gillnet_kernel::engine::plan::Plan;
+use gillnet_kernel::engine::progress::Progress;
 use gillnet_kernel::engine::{Engine, EngineStats, Outcome};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::{kernel_error, PyBatch};
+
+/// Watermark, the partition that holds it back, and (partition, newest event time, heard, idle) of each.
+type ProgressParts = (Option<i64>, Option<i32>, Vec<(i32, Option<i64>, i64, bool)>);
 
 /// One accepted batch: outcomes as bytes (one each record), and rows where the stream is the root.
 type Processed<'py> = (Bound<'py, PyBytes>, Option<PyBatch>);
@@ -55,6 +60,16 @@ impl PyEngine {
         Ok(batch.map(PyBatch))
     }
 
+    fn release(&mut self, py: Python<'_>, now_us: i64, everything: bool) -> PyResult<Option<PyBatch>> {
+        let engine = &mut self.0;
+        let batch = py.detach(|| engine.release(now_us, everything)).map_err(kernel_error)?;
+        Ok(batch.map(PyBatch))
+    }
+
+    fn waiting_since(&mut self) -> Option<i64> {
+        self.0.waiting_since()
+    }
+
     fn revisions(&mut self, py: Python<'_>, most: usize) -> PyResult<Option<PyBatch>> {
         let engine = &mut self.0;
         let batch = py.detach(|| engine.revisions(most)).map_err(kernel_error)?;
@@ -67,6 +82,28 @@ impl PyEngine {
         Ok(batch.map(PyBatch))
     }
 
+    /// The next rows of a join, with its number in the plan.
+    fn joined(&mut self, py: Python<'_>, most: usize) -> PyResult<Option<(usize, PyBatch)>> {
+        let engine = &mut self.0;
+        let joined = py.detach(|| engine.joined(most)).map_err(kernel_error)?;
+        Ok(joined.map(|(number, batch)| (number, PyBatch(batch))))
+    }
+
+    fn join_counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let joins = PyDict::new(py);
+        for (name, counts) in self.0.join_counts() {
+            let dict = PyDict::new(py);
+            dict.set_item("pairs", counts.pairs)?;
+            dict.set_item("unmatched", counts.unmatched)?;
+            dict.set_item("withdrawn", counts.withdrawn)?;
+            dict.set_item("dropped_pairs", counts.dropped_pairs)?;
+            dict.set_item("dropped_events", counts.dropped_events)?;
+            dict.set_item("incomplete", counts.incomplete)?;
+            joins.set_item(name, dict)?;
+        }
+        Ok(joins)
+    }
+
     fn disturbances(&self) -> usize {
         self.0.disturbances()
     }
@@ -75,9 +112,27 @@ impl PyEngine {
         self.0.watermark(stream).map_err(kernel_error)
     }
 
+    fn progress(&self, stream: &str) -> PyResult<ProgressParts> {
+        let Progress { watermark, held_by, partitions } = self.0.progress(stream).map_err(kernel_error)?;
+        let parts =
+            partitions.iter().map(|p| (p.number, Some(p.newest).filter(|&newest| newest != NONE), p.heard, p.idle));
+        Ok((watermark, held_by, parts.collect()))
+    }
+
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let EngineStats { keys, events, bytes, ids, id_bytes, timers, saturated_keys, revisions, patterns } =
-            self.0.stats();
+        let EngineStats {
+            keys,
+            events,
+            bytes,
+            ids,
+            id_bytes,
+            timers,
+            saturated_keys,
+            revisions,
+            patterns,
+            pending,
+            joins,
+        } = self.0.stats();
         let dict = PyDict::new(py);
         dict.set_item("keys", keys)?;
         dict.set_item("events", events)?;
@@ -93,6 +148,12 @@ impl PyEngine {
         dict.set_item("revisable_bytes", revisions.bytes)?;
         dict.set_item("disturbances", revisions.disturbances)?;
         dict.set_item("unrevised", revisions.unrevised)?;
+        dict.set_item("pending_rows", pending.0)?;
+        dict.set_item("pushed_out_rows", pending.1)?;
+        dict.set_item("join_keys", joins.keys)?;
+        dict.set_item("join_events", joins.events)?;
+        dict.set_item("join_timers", joins.timers)?;
+        dict.set_item("join_bytes", joins.bytes)?;
         Ok(dict)
     }
 

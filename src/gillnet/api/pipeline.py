@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 from gillnet.api.expressions import Expr
 from gillnet.api.features import Features
+from gillnet.api.joins import IntervalJoin
+from gillnet.api.stream import Duration
 from gillnet.core.errors import DefinitionError
 from gillnet.core.naming import nearest
+from gillnet.core.time import duration_us
 from gillnet.plan.expressions import columns_of
 from gillnet.plan.format import format_expression
-from gillnet.plan.nodes import ACTIONS, Action, ModelNode, PipelinePlan, RuleNode
+from gillnet.plan.nodes import ACTIONS, Action, EmissionNode, ModelNode, PipelinePlan, RuleNode, StreamNode
 from gillnet.plan.typing import infer
 
 _MODEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}@[a-z0-9][a-z0-9_-]{0,63}")
@@ -67,6 +70,14 @@ class Pipeline:
     policy
         Rules in order. The first that matches decides; every rule that matches gives its reason. Without a match:
         ``allow``. A condition that is null does not match.
+    emission
+        ``"on_arrival"``: a row leaves at once, with what is known. ``"on_watermark"``: it waits until the watermark of
+        every stream has passed it, so that only late data can change it any more.
+    max_wait
+        A row leaves when the streams that it looks up have caught up with it, and after this long in any case.
+    joins
+        Joins of two streams, `IntervalJoin`, each with an output of its own, ``joins.<name>``. Their streams need not be
+        those of the features.
     revisions
         Compute a row again when an event that arrives later, inside the allowed lateness, changes it, and send what
         changed to ``revisions``. Costs memory: rows are kept until nothing can change them any more. Without it, a row
@@ -95,6 +106,9 @@ class Pipeline:
         model: str | None = None,
         model_features: Sequence[str] | None = None,
         policy: Sequence[Rule] = (),
+        emission: str = "on_arrival",
+        max_wait: Duration | None = None,
+        joins: Sequence[IntervalJoin] = (),
         revisions: bool = True,
         max_events_per_key: int = 4_000_000,
         max_partial_matches: int = 1_000,
@@ -111,11 +125,13 @@ class Pipeline:
         self.plan = PipelinePlan(
             name=name or features.stream.name,
             root=features.stream.name,
-            streams=(features.stream.node, *features.others.values()),
+            streams=_streams(features, _joins(joins)),
             features=features.nodes,
             sessions=features.sessions,
             model=node,
             policy=tuple(_rule(number, rule, columns) for number, rule in enumerate(_rules(policy), 1)),
+            emission=_emission(emission, max_wait, features),
+            joins=tuple(join.node for join in joins),
             revisions=revisions,
             max_events_per_key=max_events_per_key,
             max_partial_matches=max_partial_matches,
@@ -123,6 +139,50 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"<pipeline {self.plan.name}: {len(self.plan.features)} features, {len(self.plan.policy)} rules>"
+
+
+def _joins(joins: Sequence[IntervalJoin]) -> Sequence[IntervalJoin]:
+    if not isinstance(joins, list | tuple) or not all(isinstance(join, IntervalJoin) for join in joins):
+        raise DefinitionError(f"joins: {joins!r} is not a list of joins; write [gillnet.IntervalJoin('name', …), …].")
+    names = [join.node.name for join in joins]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DefinitionError(f"joins: two are called {twice[0]!r}, the name of their output; rename one.")
+    return joins
+
+
+def _streams(features: Features, joins: Sequence[IntervalJoin]) -> tuple[StreamNode, ...]:
+    """Return the root stream, those that rows look up, and those that joins need besides."""
+    streams = {features.stream.name: features.stream.node, **features.others}
+    for join in joins:
+        for stream in join.streams:
+            if streams.setdefault(stream.name, stream) != stream:
+                raise DefinitionError(
+                    f"join {join.node.name!r}: two different streams are called {stream.name!r}; rename one."
+                )
+    return tuple(streams.values())
+
+
+def _emission(kind: str, max_wait: Duration | None, features: Features) -> EmissionNode:
+    if kind not in ("on_arrival", "on_watermark"):
+        raise DefinitionError(f"Pipeline: emission={kind!r} is unknown; use 'on_arrival' or 'on_watermark'.")
+    if kind == "on_watermark" and max_wait is not None:
+        raise DefinitionError(
+            "Pipeline: emission='on_watermark' waits for the watermark, however long that takes; leave max_wait out, or "
+            "the emission."
+        )
+    if features.sessions is not None and (max_wait is not None or kind != "on_arrival"):
+        raise DefinitionError(
+            "Pipeline: rows of sessions leave on arrival, since sessions are judged while they run; leave emission and "
+            "max_wait out."
+        )
+    if max_wait is None:
+        return EmissionNode(kind="on_watermark" if kind == "on_watermark" else "on_arrival")
+    if not features.others:
+        raise DefinitionError(
+            "Pipeline: max_wait waits for the streams that rows look up, and these features look none up; leave it out, or "
+            "wait for late events of the stream itself with emission='on_watermark'."
+        )
+    return EmissionNode(kind="max_wait", max_wait_us=duration_us(max_wait, what="Pipeline: max_wait"))
 
 
 def _model(ref: str, chosen: Sequence[str] | None, features: Features) -> ModelNode:

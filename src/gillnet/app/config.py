@@ -2,6 +2,7 @@
 
 ```toml
 models = "models"                        # the model registry
+history = "history"                      # every accepted event, as Parquet
 
 [sources]
 payments = "kafka://broker:9093/payments?group=fraud"
@@ -36,7 +37,8 @@ from gillnet.runtimes.embedded import RuntimeOptions
 
 DEFAULT_FILE = "gillnet.toml"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_SECTIONS = ("sources", "sinks", "kafka", "options", "models")
+_SECTIONS = ("sources", "sinks", "kafka", "options", "models", "history")
+_PATHS = ("models", "history")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,8 @@ class RunConfig:
         librdkafka's settings, passed through.
     models
         The model registry's directory; None for the packaged models only.
+    history
+        Where accepted events are kept as Parquet; None for nowhere.
     options
         How the run behaves.
     """
@@ -64,6 +68,7 @@ class RunConfig:
     default_sink: str | None = None
     kafka: Mapping[str, str] = field(default_factory=dict, repr=False)
     models: Path | None = None
+    history: Path | None = None
     options: RuntimeOptions = field(default_factory=RuntimeOptions)
 
     def changed(
@@ -74,6 +79,7 @@ class RunConfig:
         settings: Iterable[str] = (),
         default_sink: str | None = None,
         models: Path | None = None,
+        history: Path | None = None,
     ) -> RunConfig:
         """Return the configuration with what the command line says.
 
@@ -107,6 +113,7 @@ class RunConfig:
             kafka={**self.kafka, **sections["kafka"]},
             default_sink=default_sink or self.default_sink,
             models=models or self.models,
+            history=history or self.history,
             options=_options(self.options, sections["options"], what="--set"),
         )
 
@@ -142,22 +149,27 @@ def _from_toml(content: Mapping[str, Any], path: Path) -> RunConfig:
     for key, value in content.items():
         if key not in _SECTIONS:
             raise ConfigurationError(f"{path}: the key {key!r} is unknown{nearest(key, _SECTIONS)}.")
-        if key != "models" and not isinstance(value, dict):
+        if key not in _PATHS and not isinstance(value, dict):
             raise ConfigurationError(f"{path}: {key!r} is a section; write it as [{key}].")
     sinks = _texts(content.get("sinks", {}), what=f"{path}: [sinks]")
     default = sinks.pop("default", None)
-    models = content.get("models")
-    if models is not None and not isinstance(models, str):
-        raise ConfigurationError(f'{path}: models is a directory\'s name, such as models = "models".')
     return RunConfig(
         sources=_texts(content.get("sources", {}), what=f"{path}: [sources]"),
         sinks=sinks,
         default_sink=default,
         kafka=_texts(_flat(content.get("kafka", {})), what=f"{path}: [kafka]"),
-        # Beside the file, so that it means the same from wherever the run is started.
-        models=None if models is None else path.parent / models,
+        models=_directory(content, "models", path),
+        history=_directory(content, "history", path),
         options=_options(RuntimeOptions(), content.get("options", {}), what=f"{path}: [options]"),
     )
+
+
+def _directory(content: Mapping[str, Any], key: str, path: Path) -> Path | None:
+    name = content.get(key)
+    if name is not None and not isinstance(name, str):
+        raise ConfigurationError(f'{path}: {key} is a directory\'s name, such as {key} = "{key}".')
+    # Beside the file, so that it means the same from wherever the run is started.
+    return None if name is None else path.parent / name
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

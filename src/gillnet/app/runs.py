@@ -14,10 +14,12 @@ from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.naming import nearest
 from gillnet.core.ports import Sink, Source
+from gillnet.core.time import SystemClock
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded import Alert, EmbeddedRuntime, Outputs
 from gillnet.serving import ModelRegistry, Scorer, check_signature, choose_scorer
 from gillnet.simulator.streams import STREAMS
+from gillnet.stores.history import HistoryWriter
 
 WrapSink = Callable[[str, Sink | None], Sink | None]
 
@@ -77,6 +79,7 @@ def build_runtime(
         outputs=outputs,
         scorer=scorer,
         options=config.options,
+        history=None if config.history is None else HistoryWriter(config.history, run=SystemClock().now_us()),
         on_alerts=on_alerts,
         on_turn=on_turn,
     )

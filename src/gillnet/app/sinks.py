@@ -28,6 +28,7 @@ def output_names(plan: PipelinePlan) -> list[str]:
     main = [name for name in _MAIN if name not in missing]
     if plan.revisions:
         main.insert(1, "decisions.revisions")
+    main += [f"joins.{join.name}" for join in plan.joins]
     return main + [f"{stream.name}.{kind}" for stream in plan.streams for kind in SIDE_OUTPUTS]
 
 

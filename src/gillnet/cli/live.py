@@ -15,6 +15,7 @@ from rich.live import Live
 
 from gillnet.cli import render
 from gillnet.cli.monitor import BusiestSessions, RowTap, RunMonitor, View
+from gillnet.cli.watermarks import watermark_fields
 from gillnet.cli.words import ReasonWords, clock_time, instant
 from gillnet.runtimes.embedded import Alert
 
@@ -81,12 +82,13 @@ class RunPage:
 
     def _figures(self, view: View, width: int) -> Layout:
         now, accounts = render.throughput_panel(view), render.accounting_panel(view.streams)
-        figures = Layout(size=max(7, len(view.streams) + 3))
+        now_rows = 5 + max(1, len(view.progress)) + (view.revisions > 0)
+        figures = Layout(size=max(7, now_rows, len(view.streams) + 3))
         if width >= render.WIDE:
             figures.split_row(Layout(now), Layout(accounts))
         else:
-            figures.size = 6 + len(view.streams) + 3
-            figures.split_column(Layout(now, size=6), Layout(accounts))
+            figures.size = now_rows + len(view.streams) + 3
+            figures.split_column(Layout(now, size=now_rows), Layout(accounts))
         return figures
 
     def _lists(self, view: View, width: int, rows: int) -> list[Layout]:
@@ -132,6 +134,8 @@ class PlainReport:
     def progress(self, event: str = "progress") -> None:
         """Log the figures of this moment."""
         view = self._monitor.view()
+        for progress in view.progress:
+            _log.info("watermark", **watermark_fields(progress))
         p50, p95, p99 = (None if value is None else round(value, 2) for value in view.latency_ms)
         streams = {
             name: f"read={c.read} scored={c.scored} duplicate={c.duplicate} malformed={c.malformed} too_late={c.too_late}"
@@ -148,6 +152,7 @@ class PlainReport:
             watermark=clock_time(view.watermark_us),
             **view.decisions,
             alerts=view.alerts,
+            **({"revisions": view.revisions, "flipped": view.revisions_flipped} if view.revisions else {}),
             **streams,
         )
 

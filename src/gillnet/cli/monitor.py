@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from gillnet.core.messages import OutputRecord
 from gillnet.core.ports import Sink
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import Histogram, StreamCounts
+from gillnet.operators.progress import StreamProgress
 from gillnet.plan.nodes import AggregateNode, PipelinePlan
 from gillnet.runtimes.embedded import Alert, EmbeddedRuntime
 
@@ -38,8 +39,12 @@ class View:
         p50, p95 and p99 from arrival to sink, since the start.
     alerts
         Those that were given to `RunMonitor.on_alerts`.
+    revisions, revisions_flipped
+        Rows that later arrivals changed, and those whose decision is another one now.
     watermark_us
         The root stream's, microseconds UTC; None before its first event.
+    progress
+        How far each stream is, in the order of the plan; a stream is missing before its first sample.
     lag
         Records that wait at the sources; None where they cannot tell.
     """
@@ -51,8 +56,11 @@ class View:
     latency_ms: tuple[float | None, float | None, float | None]
     alerts: int
     sessions_closed: int
+    revisions: int
+    revisions_flipped: int
     watermark_us: int | None
     lag: int | None
+    progress: list[StreamProgress] = field(default_factory=list)
 
 
 class RunMonitor:
@@ -123,8 +131,11 @@ class RunMonitor:
             latency_ms=(latency.percentile(0.5), latency.percentile(0.95), latency.percentile(0.99)),
             alerts=self._alerts_taken,
             sessions_closed=metrics.sessions_closed,
+            revisions=metrics.revisions,
+            revisions_flipped=metrics.revisions_flipped,
             watermark_us=self._watermark_us,
             lag=self._lag,
+            progress=[metrics.progress[name] for name in streams if name in metrics.progress],
         )
 
     def _rate(self, now_s: float, read: int) -> float:

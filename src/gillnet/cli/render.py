@@ -12,8 +12,10 @@ from rich.text import Text
 
 from gillnet.cli.monitor import OpenSession, View
 from gillnet.cli.numbers import money, number, share
+from gillnet.cli.watermarks import watermark_note, watermark_time
 from gillnet.cli.words import ReasonWords, clock_time, elapsed, milliseconds
 from gillnet.observability.metrics import StreamCounts
+from gillnet.operators.progress import StreamProgress
 from gillnet.runtimes.embedded import Alert
 
 DECISION_STYLES = {"block": "bold red", "step_up": "magenta", "review": "yellow", "allow": "green"}
@@ -67,7 +69,7 @@ def title_line(name: str, state: str, view: View, *, hint: str = "Ctrl-C stops")
 
 
 def throughput_panel(view: View) -> Panel:
-    """Return rate, lag, latency and watermark."""
+    """Return rate, lag, latency, and how far each stream is."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
@@ -75,9 +77,20 @@ def throughput_panel(view: View) -> Panel:
     rate = f"{view.rate:,.0f} records/s"
     grid.add_row("rate", Text.assemble((rate, "bold cyan"), *([] if view.lag is None else [f"   lag {view.lag:,}"])))
     grid.add_row("latency", Text.assemble("p50 ", (p50, "bold"), "  p95 ", (p95, "bold"), "  p99 ", (p99, "bold")))
-    grid.add_row("watermark", clock_time(view.watermark_us))
+    for place, progress in enumerate(view.progress):
+        grid.add_row("" if place else "watermark", _watermark_text(progress, named=len(view.progress) > 1))
+    if not view.progress:
+        grid.add_row("watermark", clock_time(view.watermark_us))
     grid.add_row("decisions", decisions_text(view.decisions))
+    if view.revisions:
+        grid.add_row("revised", revisions_text(view))
     return Panel(grid, title="now", title_align="left", border_style="blue")
+
+
+def _watermark_text(progress: StreamProgress, *, named: bool) -> Text:
+    parts = [watermark_time(progress), *([f"  {progress.stream}"] if named else [])]
+    note = watermark_note(progress)
+    return Text.assemble(*parts, (f"  {note}", "dim"), no_wrap=True, overflow="ellipsis")
 
 
 def decisions_text(decisions: Mapping[str, int]) -> Text:
@@ -88,6 +101,13 @@ def decisions_text(decisions: Mapping[str, int]) -> Text:
         if decisions.get(decision) or decision == "allow"
     ]
     return Text("  ").join(parts)
+
+
+def revisions_text(view: View) -> Text:
+    """Return how many rows later arrivals have changed."""
+    style = "bold yellow" if view.revisions_flipped else ""
+    flipped = Text(f"{view.revisions_flipped:,} with another decision", style)
+    return Text.assemble((f"{view.revisions:,}", "bold"), " rows by late data, ", flipped)
 
 
 def accounting_panel(streams: Mapping[str, StreamCounts]) -> Panel:

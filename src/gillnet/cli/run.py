@@ -44,6 +44,9 @@ def run(
         int | None, typer.Option(min=1, help="Stop after about so many records of the root stream.")
     ] = None,
     models: Annotated[Path | None, typer.Option(help="The model registry's directory.")] = None,
+    history: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep every accepted event there, as Parquet: for backfill.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A configuration file; by default gillnet.toml, if there is one.")
     ] = None,
@@ -62,7 +65,12 @@ def run(
     extra += [f"options.max_records={max_records}"] if max_records else []
     log_lines(log_format)
     chosen = load_config(config).changed(
-        sources=source or (), sinks=sink or (), settings=[*(settings or ()), *extra], default_sink=sinks, models=models
+        sources=source or (),
+        sinks=sink or (),
+        settings=[*(settings or ()), *extra],
+        default_sink=sinks,
+        models=models,
+        history=history,
     )
     pipeline = load_pipeline(app)
     to_stdout = SinkRoutes(pipeline.plan, chosen.sinks, default=chosen.default_sink).uses_stdout

@@ -54,6 +54,19 @@ class PartitionedSource(Protocol):
 
 
 @runtime_checkable
+class MarkingSource(Protocol):
+    """What a source may offer besides: to commit where it was a while ago, for rows that wait before they leave."""
+
+    def mark(self) -> object:
+        """Return where the source is: after the last record that `poll` returned."""
+        ...
+
+    def commit_to(self, mark: object) -> None:
+        """Record that everything before ``mark`` was processed and its outputs are flushed."""
+        ...
+
+
+@runtime_checkable
 class Sink(Protocol):
     """Takes encoded records of one output."""
 

@@ -6,6 +6,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
+from gillnet.operators.progress import StreamProgress
+
 CATALOGUE: dict[str, str] = {
     "records_read": "Records read from the source, per stream.",
     "records_scored": "Records that were accepted: scored, or kept for lookups; per stream.",
@@ -20,7 +22,20 @@ CATALOGUE: dict[str, str] = {
     "revisions_flipped": "Revisions whose decision is another one.",
     "matches": "Matches of patterns that were found, or whose events changed.",
     "matches_withdrawn": "Matches that a late event undid.",
+    "join_pairs": "Pairs that a join gave, per join.",
+    "join_unmatched": "Events of an outer side that a join gave without a partner, per join.",
+    "join_withdrawn": "Rows without a partner that a later match withdrew, per join.",
+    "join_dropped_pairs": "Pairs left out because one event had more than max_pairs_per_event, per join.",
+    "join_dropped_events": "Events forgotten because their key had more than max_events_per_key, per join.",
+    "join_incomplete": "Events that came after what they could match may have been forgotten, their stream idle; per join.",
     "batches": "Micro-batches processed.",
+    "watermark_us": "The watermark in microseconds since 1970 UTC, per stream; absent before the first and after the end.",
+    "watermark_lag_ms": "How far the watermark is behind the arrival clock, in milliseconds, per stream.",
+    "watermark_held_by": "The partition that holds the watermark back, per stream.",
+    "partitions_idle": "Partitions that the watermark does not wait for, per stream.",
+    "newest_event_time_us": "The newest event time in microseconds since 1970 UTC, per stream and partition.",
+    "heard_us": "When a partition was heard last, in microseconds since 1970 UTC, per stream and partition.",
+    "idle": "1 for a partition that the watermark does not wait for, 0 for others, per stream and partition.",
     "latency_ms": "Arrival of a record to its row handed to the sink, in milliseconds.",
 }
 
@@ -90,6 +105,9 @@ class RunMetrics:
     matches: int = 0
     matches_withdrawn: int = 0
     batches: int = 0
+    progress: dict[str, StreamProgress] = field(default_factory=dict)
+    """By stream, as it was sampled last."""
+    joins: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def stream(self, name: str) -> StreamCounts:
         """Return the counts of a stream."""
@@ -101,6 +119,8 @@ class RunMetrics:
         for name, counts in self.streams.items():
             for kind in ("read", "scored", "duplicate", "malformed", "too_late", "late"):
                 figures[f"records_{kind}{{stream={name}}}"] = getattr(counts, kind)
+        for progress in self.progress.values():
+            figures |= _progress_figures(progress)
         figures |= {f"decisions{{action={action}}}": count for action, count in self.decisions.items()}
         for name in (
             "alerts",
@@ -112,6 +132,24 @@ class RunMetrics:
             "batches",
         ):
             figures[name] = getattr(self, name)
+        for join, did in self.joins.items():
+            figures |= {f"join_{what}{{join={join}}}": count for what, count in did.items()}
         for share, label in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):
             figures[f"latency_ms_{label}"] = round(self.latency_ms.percentile(share) or 0.0, 3)
         return figures
+
+
+def _progress_figures(progress: StreamProgress) -> dict[str, float | int]:
+    label = f"stream={progress.stream}"
+    figures: dict[str, float | int | None] = {
+        f"watermark_us{{{label}}}": progress.watermark_us,
+        f"watermark_lag_ms{{{label}}}": None if progress.lag_us is None else progress.lag_us / 1_000,
+        f"watermark_held_by{{{label}}}": progress.held_by,
+        f"partitions_idle{{{label}}}": len(progress.idle),
+    }
+    for part in progress.partitions:
+        where = f"{{{label},partition={part.partition}}}"
+        figures[f"newest_event_time_us{where}"] = part.newest_us
+        figures[f"heard_us{where}"] = part.heard_us
+        figures[f"idle{where}"] = int(part.idle)
+    return {name: value for name, value in figures.items() if value is not None}

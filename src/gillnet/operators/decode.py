@@ -168,4 +168,5 @@ def stream_decoder(plan: PipelinePlan, name: str) -> DecodeOperator:
     if name == plan.root:
         keys |= {feature.at for feature in keyed if feature.at}
         keys |= {plan.sessions.key} if plan.sessions else set()
+    keys |= {side.key for join in plan.joins for side in (join.left, join.right) if side.stream == name}
     return DecodeOperator(stream.schema, id=stream.id, keys=sorted(keys))

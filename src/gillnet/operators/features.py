@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import pyarrow as pa
@@ -11,7 +11,8 @@ import pyarrow as pa
 from gillnet._kernel import Batch, Engine
 from gillnet.core.errors import PlanError
 from gillnet.core.schema import Schema
-from gillnet.plan.nodes import PipelinePlan
+from gillnet.operators.progress import StreamProgress, stream_progress
+from gillnet.plan.nodes import EmissionNode, PipelinePlan
 from gillnet.plan.serde import dumps
 
 ARRIVAL_TIME = "__arrival_time"
@@ -22,8 +23,11 @@ SESSION_START = "__session_start"
 REVISION = "__revision"
 CAUSE_STREAM = "__cause_stream"
 CAUSE_ID = "__cause_id"
+CHANGED = "__changed"
 OLD = "__old."
 """Before a feature's name: its value as it last went out."""
+WAS = "__was."
+"""Before a feature's name: the same where it changed, null where it did not."""
 
 MATCHES_AT_ONCE = 1_024
 """Matches of patterns that one call gives at the most."""
@@ -46,7 +50,7 @@ class Outcome(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """The outcome of each record as a byte (`Outcome`), and the rows where the stream is the pipeline's root."""
+    """The outcome of each record as a byte (`Outcome`), and the rows that leave: None where there are none."""
 
     outcomes: bytes
     rows: Batch | None
@@ -83,7 +87,8 @@ class FeatureOperator:
         """Return the Arrow schema of the rows that `process` gives."""
         root = self.plan.stream(self.plan.root)
         empty = pa.RecordBatch.from_pylist([], schema=arrow_schema(root.schema))
-        rows = Engine(dumps(self.plan)).process(root.name, Batch.from_pyarrow(empty), 0)[1]
+        at_once = replace(self.plan, emission=EmissionNode())
+        rows = Engine(dumps(at_once)).process(root.name, Batch.from_pyarrow(empty), 0)[1]
         assert rows is not None, "the root stream gives rows"
         return rows.to_pyarrow().schema
 
@@ -95,17 +100,39 @@ class FeatureOperator:
         """Return sessions that the watermark has closed, at most `CLOSED_AT_ONCE`; None when there are no more."""
         return self._engine.closed_sessions(CLOSED_AT_ONCE)
 
+    def release(self, now_us: int, *, everything: bool = False) -> Batch | None:
+        """Return rows that waited and need not any longer at processing time ``now_us``; None if there are none.
+
+        ``everything``: all that wait, for a run that ends.
+        """
+        return self._engine.release(now_us, everything)
+
+    def waiting_since_us(self) -> int | None:
+        """Return the arrival time of the row that has waited longest; None if none waits."""
+        return self._engine.waiting_since()
+
     def revisions(self, most: int) -> Batch | None:
         """Return rows that went out and that later arrivals have changed, about ``most``; None when there are no more.
 
-        Each has its features as they are now and, under `OLD` and their names, as they went out last; `REVISION`, and the
-        stream and id of an event that caused it.
+        Each has its features as they are now and, under `OLD` and their names, as they went out last; under `WAS` and their
+        names those that changed, whose names are in `CHANGED`; `REVISION`, and the stream and id of an event that caused it.
         """
         return self._engine.revisions(most)
 
     def matches(self) -> Batch | None:
         """Return matches of patterns that were found, changed or withdrawn since, about `MATCHES_AT_ONCE`; None for no more."""
         return self._engine.matches(MATCHES_AT_ONCE)
+
+    def joined(self, most: int) -> tuple[int, Batch] | None:
+        """Return rows of a join, about ``most``, with its number in the plan; None when there are no more for now.
+
+        To be called until then after everything that arrives: what has arrived waits for it.
+        """
+        return self._engine.joined(most)
+
+    def join_counts(self) -> dict[str, dict[str, int]]:
+        """Return what each join did so far, by its name."""
+        return self._engine.join_counts()
 
     @property
     def disturbances(self) -> int:
@@ -127,6 +154,10 @@ class FeatureOperator:
     def watermark_us(self, stream: str) -> int | None:
         """Return a stream's watermark, None before its first event."""
         return self._engine.watermark(stream)[0]
+
+    def progress(self, stream: str, now_us: int) -> StreamProgress:
+        """Return how far a stream is at processing time ``now_us``: its watermark, and what holds it back."""
+        return stream_progress(stream, now_us, *self._engine.progress(stream))
 
     def stats(self) -> dict[str, int]:
         """Return keys, events and bytes of the state, ids and their bytes. Walks over all keys."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from gillnet.core.time import format_duration
 from gillnet.plan.expressions import Column, Node
 from gillnet.plan.format import format_expression
+from gillnet.plan.joins import explain_join
 from gillnet.plan.nodes import (
     AggregateNode,
     BaselineNode,
@@ -50,12 +51,14 @@ def explain(plan: PipelinePlan) -> str:
     """Return the whole plan as text, ending in a newline."""
     lines = [f"pipeline {plan.name} (plan version {plan.version})", ""]
     for stream in plan.streams:
-        lines += _stream(stream, root=stream.name == plan.root)
+        lines += _stream(stream, _role(plan, stream.name))
     for title, features in _groups(plan):
         lines += ["", title]
         width = max(len(feature.name) for feature in features)
         lines += [f"  {feature.name:<{width}}  {feature.type:<10}  {_feature(feature)}" for feature in features]
     lines += _patterns(plan)
+    for join in plan.joins:
+        lines += ["", *explain_join(join)]
     lines += ["", *_decisions(plan)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -74,8 +77,15 @@ def _patterns(plan: PipelinePlan) -> list[str]:
     return lines
 
 
-def _stream(stream: StreamNode, *, root: bool) -> list[str]:
-    role = "one row for each event" if root else "looked up"
+def _role(plan: PipelinePlan, name: str) -> str:
+    looked_up = any(
+        isinstance(feature, AggregateNode | PatternNode) and feature.stream == name for feature in plan.features
+    )
+    roles = ["one row for each event"] if name == plan.root else ["looked up"] if looked_up else []
+    return ", ".join(roles + ["joined"] * any(name in join.streams for join in plan.joins))
+
+
+def _stream(stream: StreamNode, role: str) -> list[str]:
     return [
         f"stream {stream.name}: {role}; id {stream.id}, event time {stream.event_time}",
         f"  watermark {format_duration(stream.watermark_delay_us)} behind the newest event of each partition, "
@@ -134,6 +144,11 @@ def _decisions(plan: PipelinePlan) -> list[str]:
         lines += [
             f"  {rule.action:<{width}}  when {format_expression(rule.when)}  [{rule.reason}]" for rule in plan.policy
         ]
+    if plan.emission.kind == "max_wait":
+        wait = format_duration(plan.emission.max_wait_us)
+        lines.append(f"a row waits at most {wait} for the streams that it looks up to catch up with it")
+    elif plan.emission.kind == "on_watermark":
+        lines.append("a row waits until the watermark of every stream has passed it")
     if not plan.revisions:
         lines.append("no revisions: a row stays as it went out, whatever arrives later")
     return lines

@@ -14,6 +14,7 @@ from gillnet.plan.patterns import PatternNode
 if TYPE_CHECKING:
     from gillnet.core.schema import Schema
     from gillnet.plan.expressions import Node
+    from gillnet.plan.joins import IntervalJoinNode
 
 PLAN_VERSION = 1
 
@@ -162,6 +163,18 @@ class RuleNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmissionNode:
+    """When a row leaves (I8).
+
+    ``on_arrival``: at once. ``max_wait``: when the streams that it looks up have caught up with it, or after
+    ``max_wait_us`` of processing time. ``on_watermark``: when the watermark of every stream has passed it.
+    """
+
+    kind: Literal["on_arrival", "max_wait", "on_watermark"] = "on_arrival"
+    max_wait_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PipelinePlan:
     """A whole pipeline. ``revisions``: rows that went out are computed again when a later arrival changes them (I2)."""
 
@@ -172,6 +185,8 @@ class PipelinePlan:
     sessions: SessionsNode | None = None
     model: ModelNode | None = None
     policy: tuple[RuleNode, ...] = ()
+    emission: EmissionNode = EmissionNode()
+    joins: tuple[IntervalJoinNode, ...] = ()
     revisions: bool = True
     max_events_per_key: int = 4_000_000
     max_partial_matches: int = 1_000

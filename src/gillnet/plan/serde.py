@@ -13,10 +13,12 @@ from gillnet.core.errors import PlanError
 from gillnet.core.schema import schema_from_json, schema_to_json
 from gillnet.plan import nodes
 from gillnet.plan.expressions import expression_from_json, expression_to_json
+from gillnet.plan.joins import join_from_json, join_to_json
 from gillnet.plan.nodes import (
     PLAN_VERSION,
     AggregateNode,
     BaselineNode,
+    EmissionNode,
     ExpressionNode,
     FeatureNode,
     ModelNode,
@@ -56,6 +58,8 @@ def plan_to_json(plan: PipelinePlan) -> dict[str, Any]:
         "sessions": plan.sessions and _plain(plan.sessions),
         "model": plan.model and {"ref": plan.model.ref, "features": [list(pair) for pair in plan.model.features]},
         "policy": [_plain(rule) | {"when": expression_to_json(rule.when)} for rule in plan.policy],
+        "emission": _emission_to_json(plan.emission),
+        "joins": [join_to_json(join) for join in plan.joins],
         "revisions": plan.revisions,
         "limits": {
             "max_events_per_key": plan.max_events_per_key,
@@ -104,10 +108,16 @@ def _plan_from_json(values: Mapping[str, Any]) -> PipelinePlan:
         sessions=sessions and SessionsNode(**sessions),
         model=model and ModelNode(ref=model["ref"], features=tuple((name, kind) for name, kind in model["features"])),
         policy=tuple(RuleNode(**(rule | {"when": expression_from_json(rule["when"])})) for rule in values["policy"]),
+        emission=EmissionNode(**values["emission"]),
+        joins=tuple(join_from_json(join) for join in values["joins"]),
         revisions=values["revisions"],
         max_events_per_key=values["limits"]["max_events_per_key"],
         max_partial_matches=values["limits"]["max_partial_matches"],
     )
+
+
+def _emission_to_json(emission: EmissionNode) -> dict[str, Any]:
+    return {"kind": emission.kind} | ({"max_wait_us": emission.max_wait_us} if emission.kind == "max_wait" else {})
 
 
 def _plain(node: Any) -> dict[str, Any]:

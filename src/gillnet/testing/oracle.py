@@ -147,10 +147,17 @@ class Gate:
         self._seen.add(id)
         self.register(partition, now)
         self._heard[partition] = now
-        self._times[partition].append(time)
+        self._times[partition].append(min(time, now))  # A clock that is ahead must not push the watermark.
         self._idle.discard(partition)
         self._advance()
         return "accepted"
+
+    def partitions(self) -> list[tuple[int, int | None, int, bool]]:
+        """Return (partition, newest event time, heard, idle) of every partition that is known, by number."""
+        return [
+            (number, max(self._times[number], default=None), heard, number in self._idle)
+            for number, heard in sorted(self._heard.items())
+        ]
 
     def _advance(self) -> None:
         live = [times for partition, times in self._times.items() if partition not in self._idle]
@@ -268,5 +275,5 @@ def _entropy(values: Iterable[Any]) -> float:
     total = sum(counts.values())
     weighted = 0.0
     for count, times in sorted(Counter(counts.values()).items()):
-        weighted += times * (count * math.log2(count))
-    return max(math.log2(total) - weighted / total, 0.0)
+        weighted += times * (count * math.log2(total / count))
+    return weighted / total

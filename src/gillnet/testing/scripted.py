@@ -189,9 +189,18 @@ class ScriptedSource:
 
     def commit(self) -> None:
         """Note that what was handed out need not come again."""
+        self.commit_to(self._position)
+
+    def mark(self) -> int:
+        """Return the place in the script after what was handed out."""
+        return self._position
+
+    def commit_to(self, mark: object) -> None:
+        """Note that what comes before a mark need not come again."""
+        assert isinstance(mark, int)
         if self._abort_on_commit:
             raise Aborted(f"{self!r} in commit")
-        self._committed = self._position
+        self._committed = mark
 
     @property
     def committed_records(self) -> int:

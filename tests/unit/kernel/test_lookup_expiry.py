@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kernel_engine import SECOND, START, TAKEN, batch_of, engine_plan, stream_plan, with_times
+from kernel_engine import ARRIVAL, SECOND, START, TAKEN, batch_of, engine_plan, stream_plan, with_times
 
 from gillnet._kernel import Engine
 from gillnet.plan.nodes import AggregateNode, SlidingWindow
@@ -23,7 +23,7 @@ class Pipeline:
         common = {"idle_after_us": IDLE, "allowed_lateness_us": 0}
         root = stream_plan("r", **common | {"allowed_lateness_us": root_lateness_us})
         self.engine = Engine(engine_plan([CLICKS], root, stream_plan("s", **common)))
-        self.now = START
+        self.now = ARRIVAL
         self._ids = iter(range(10**6))
         self.engine.pass_time(self.now)
 

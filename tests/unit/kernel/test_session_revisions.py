@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from kernel_engine import SECOND, START, batch_of, engine_plan, stream_plan, with_times
+from kernel_engine import ARRIVAL, SECOND, START, batch_of, engine_plan, stream_plan, with_times
 
 from gillnet._kernel import Engine
 from gillnet.plan.nodes import AggregateNode, SessionWindow, SlidingWindow
@@ -25,7 +25,7 @@ def engine_with(*nodes: AggregateNode, **settings: int) -> Engine:
 def sessions_after(engine: Engine, *clicks: tuple[str, int]) -> list[tuple]:
     """Let clicks (visitor, second) arrive in one batch; return rows (visitor, start, end, revision, replaced by, clicks)."""
     events = [{"id": f"{key}{at}", "ts": START + at * SECOND, "key": key} for key, at in clicks]
-    engine.process("s", batch_of(events), START)
+    engine.process("s", batch_of(events), ARRIVAL)
     return drained(engine)
 
 
@@ -125,7 +125,7 @@ def test_a_session_is_emitted_before_its_clicks_may_be_forgotten():
     engine = engine_with(CLICKS, allowed_lateness_us=0)
     assert sessions_after(engine, ("a", 0), ("a", 5), ("z", 10_000)) == [("a", 0, 5, 0, None, 2)]
     for _ in range(3):
-        engine.process("s", batch_of([]), START)
+        engine.process("s", batch_of([]), ARRIVAL)
     assert engine.keys(0) == ["z"]
 
 

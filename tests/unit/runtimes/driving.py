@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from gillnet.core.messages import OutputRecord
     from gillnet.core.ports import Sink, Source
     from gillnet.serving import Scorer
+    from gillnet.stores.history import HistoryWriter
     from gillnet.testing.scripted import Step
 
-START_MS = SimulatedClock().now_us() // 1_000
+START_MS = SimulatedClock().now_us() // 1_000 - 600_000
+"""The event time of the first payment, ten minutes before the clock: as of a backlog. What is ahead of the clock pushes no watermark."""
 
 PAYMENT = gn.Schema(
     id=gn.String(),
@@ -166,6 +168,7 @@ def drive(
     clock: SimulatedClock | None = None,
     scorer: Scorer | None = None,
     partitions: frozenset[int] | None = None,
+    history: HistoryWriter | None = None,
     open_sink: Callable[[str], Sink | None] | None = None,
     on_alerts: Callable[..., None] | None = None,
     on_turn: Callable[[], None] | None = None,
@@ -186,6 +189,7 @@ def drive(
         scorer=scorer,
         options=RuntimeOptions(**options),
         clock=source.clock,
+        history=history,
         on_alerts=on_alerts,
         on_turn=on_turn,
     )

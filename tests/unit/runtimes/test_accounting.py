@@ -151,13 +151,13 @@ def test_late_records_are_scored_and_copied_and_too_late_ones_are_not_scored() -
 
 def test_side_outputs_that_nobody_wants_are_counted_all_the_same() -> None:
     script: list[Step] = [
-        payment(1, at_s=0),
-        payment(2, at_s=HOUR_S),
-        payment(2, at_s=HOUR_S),
+        payment(1, at_s=-HOUR_S),
+        payment(2, at_s=0),
+        payment(2, at_s=0),
         b"{",
-        payment(3, at_s=30),
+        payment(3, at_s=30 - HOUR_S),
     ]
-    script += [payment(4, at_s=-30)]
+    script += [payment(4, at_s=-30 - HOUR_S)]
     driven = drive(script, open_sink=lambda name: None).run()
     counts = driven.counts
     assert (counts.read, counts.scored, counts.duplicate, counts.malformed, counts.too_late) == (6, 3, 1, 1, 1)

@@ -13,12 +13,16 @@ pub struct Watermark {
     unheard: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Partition {
-    number: i32,
-    newest: i64,
-    heard: i64,
-    idle: bool,
+/// What is known of one source partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partition {
+    pub number: i32,
+    /// Its newest event time, none of them counted beyond its arrival; [`NONE`] before its first event.
+    pub newest: i64,
+    /// Processing time at which it was heard last, or assigned.
+    pub heard: i64,
+    /// Silent for so long that the watermark does not wait for it.
+    pub idle: bool,
 }
 
 /// No event was seen yet.
@@ -32,8 +36,12 @@ impl Watermark {
     }
 
     /// An event of `partition` at event time `time` was read at processing time `now`.
+    ///
+    /// A time ahead of its arrival counts as the arrival: one device whose clock is fast says nothing of what the others
+    /// have still to send, and would make every honest event late.
     #[inline]
     pub fn observe(&mut self, partition: i32, time: i64, now: i64) {
+        let time = time.min(now);
         let place = match self.partitions.iter().position(|p| p.number == partition) {
             Some(place) => place,
             None => {
@@ -106,6 +114,11 @@ impl Watermark {
         live.min_by_key(|entry| entry.newest).map(|entry| (entry.number, entry.newest))
     }
 
+    /// Every partition that is known, in the order in which they became known.
+    pub fn partitions(&self) -> &[Partition] {
+        &self.partitions
+    }
+
     fn merge(&mut self) {
         // With every partition idle the watermark stays: there is nothing it could wait for or run ahead of.
         if let Some((_, newest)) = self.slowest() {
@@ -122,28 +135,38 @@ mod tests {
     fn the_slowest_partition_holds_it_back_until_it_is_idle() {
         let mut mark = Watermark::new(5, 100);
         assert_eq!(mark.current(), NONE);
-        mark.observe(0, 1_000, 0);
+        mark.observe(0, 1_000, 10_000);
         assert_eq!(mark.current(), 995);
-        mark.observe(1, 2_000, 50);
-        mark.observe(0, 900, 60);
+        mark.observe(1, 2_000, 10_050);
+        mark.observe(0, 900, 10_060);
         assert_eq!(mark.current(), 995);
-        mark.pass_time(155);
+        mark.pass_time(10_155);
         assert_eq!(mark.current(), 995, "partition 1 is idle, partition 0 is not");
-        mark.observe(1, 2_100, 156);
-        mark.pass_time(161);
+        mark.observe(1, 2_100, 10_156);
+        mark.pass_time(10_161);
         assert_eq!(mark.current(), 2_095);
-        mark.observe(0, 1_500, 162);
+        mark.observe(0, 1_500, 10_162);
         assert_eq!(mark.current(), 2_095, "it never goes back");
+    }
+
+    #[test]
+    fn a_time_ahead_of_its_arrival_counts_as_the_arrival() {
+        let mut mark = Watermark::new(5, 100);
+        mark.observe(0, 5_000, 1_000);
+        assert_eq!(mark.current(), 995);
+        mark.observe(0, 1_010, 1_020);
+        assert_eq!(mark.current(), 1_005, "the fast clock has not moved the newest event beyond the first arrival");
+        assert_eq!(mark.partitions(), [Partition { number: 0, newest: 1_010, heard: 1_020, idle: false }]);
     }
 
     #[test]
     fn a_partition_that_was_never_heard_counts_until_it_is_idle() {
         let mut mark = Watermark::new(5, 100);
-        mark.register(0, 0);
-        mark.register(1, 0);
-        mark.observe(0, 1_000, 10);
+        mark.register(0, 1_000);
+        mark.register(1, 1_000);
+        mark.observe(0, 1_000, 1_010);
         assert_eq!(mark.current(), NONE);
-        mark.pass_time(101);
+        mark.pass_time(1_101);
         assert_eq!(mark.current(), 995);
     }
 

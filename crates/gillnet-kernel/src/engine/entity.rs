@@ -279,24 +279,24 @@ impl Entity {
         Ok(Readings { columns, saturated, slots, before_others })
     }
 
-    /// Keep the events of a batch without reading.
+    /// Keep the events of a batch without reading; returns those that came before others of their key.
     ///
     /// # Errors
     /// A batch without the entity's columns.
-    pub fn insert(&mut self, batch: &RecordBatch, times: &[i64], ids: &[u128]) -> Result<()> {
+    pub fn insert(&mut self, batch: &RecordBatch, times: &[i64], ids: &[u128]) -> Result<Vec<u32>> {
         let arrays = self.lane_arrays(batch)?;
         let events = self.prepare(&arrays, batch, times, ids)?;
         let keys = Keys::of(batch, self.id.key.as_deref())?;
-        let mut slots = Vec::with_capacity(batch.num_rows());
+        let (mut slots, mut before_others) = (Vec::with_capacity(batch.num_rows()), Vec::new());
         for i in 0..batch.num_rows() {
             if i == slots.len() {
                 self.locate(&keys, (batch.num_rows() - i).min(GROUP), &mut slots);
             }
-            if slots[i] != NO_SLOT {
-                self.store.insert(slots[i], &events, i);
+            if slots[i] != NO_SLOT && self.store.insert(slots[i], &events, i) {
+                before_others.push(i as u32);
             }
         }
-        Ok(())
+        Ok(before_others)
     }
 
     /// Find the slots of the next `events` events, and have the state behind them in the cache: see [`KeyedStore::warm`].
@@ -312,6 +312,34 @@ impl Entity {
         self.swept_to = self.swept_to.max(reach);
         let horizon = reach.saturating_sub(self.store.layout().retention_us());
         self.store.sweep(slots, horizon);
+    }
+
+    /// Read every feature as of each of the root's own events, which were kept before.
+    ///
+    /// # Errors
+    /// A batch without the key's column.
+    pub fn read_events(&mut self, batch: &RecordBatch, times: &[i64], ids: &[u128]) -> Result<Readings> {
+        let keys = Keys::of(batch, self.id.key.as_deref())?;
+        let mut columns = self.columns(batch.num_rows())?;
+        let mut saturated = Vec::new();
+        let mut values: Vec<Value> = vec![Value::Null; columns.len()];
+        for (i, order) in times.iter().copied().zip(ids.iter().copied()).enumerate() {
+            match keys.get(i).and_then(|key| self.store.find(key)) {
+                None => values.fill(Value::Null),
+                Some(slot) => {
+                    let (read, is_saturated) = self.store.read_event(slot, order);
+                    values.copy_from_slice(read);
+                    if is_saturated {
+                        saturated.push(i as u32);
+                    }
+                }
+            }
+            for (column, &value) in columns.iter_mut().zip(&values) {
+                column.push(value, |code| self.store.text(code));
+            }
+        }
+        let columns = columns.into_iter().map(Column::finish).collect();
+        Ok(Readings { columns, saturated, slots: Vec::new(), before_others: Vec::new() })
     }
 
     /// Read every feature as of the times of the root's rows, with the keys of column `at`. A row from before what was swept

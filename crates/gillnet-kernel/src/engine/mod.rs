@@ -10,11 +10,15 @@
 //! depend on where batches end.
 
 mod baseline;
+pub mod batch;
 mod columns;
 mod entity;
+pub mod joins;
 mod packed;
 pub mod patterns;
+mod pending;
 pub mod plan;
+pub mod progress;
 mod revise;
 mod row_store;
 mod session_timers;
@@ -30,10 +34,13 @@ use std::sync::Arc;
 use self::baseline::Baseline;
 use self::columns::{optional_timestamps, timestamps, Columns};
 use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings};
-use self::patterns::{PatternColumn, Patterns};
+use self::joins::{JoinStats, Joins};
+use self::patterns::{PatternColumn, PatternReadings, Patterns};
+use self::pending::Pending;
 use self::plan::{FeaturePlan, Plan};
+use self::revise::patterns::changed_by;
 use self::revise::{looked_up_by, Revisions};
-pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, OLD, REVISION};
+pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, CHANGED, OLD, REVISION, WAS};
 use self::sessions::{session_features, Sessions};
 pub use self::stream::Outcome;
 use self::stream::{Accepted, StreamState};
@@ -67,6 +74,14 @@ pub struct Engine {
     sessions: Option<Sessions>,
     revisions: Option<Revisions>,
     patterns: Patterns,
+    pending: Option<Pending>,
+    joins: Joins,
+}
+
+/// Whether rows are computed as their events arrive, or later, their events being in the state.
+enum Turn {
+    Arriving,
+    Held,
 }
 
 enum Feature {
@@ -102,6 +117,9 @@ pub struct EngineStats {
     pub saturated_keys: usize,
     pub revisions: RevisionStats,
     pub patterns: PatternStats,
+    /// Rows that wait, and those that left early because too many did.
+    pub pending: (usize, u64),
+    pub joins: JoinStats,
 }
 
 impl Engine {
@@ -115,11 +133,15 @@ impl Engine {
         let root = streams.iter().position(|s| s.name == plan.root);
         let root = root.ok_or_else(|| KernelError::Plan(format!("no stream '{}'", plan.root)))?;
         let (entities, sessions) = build_entities(plan, &streams, root)?;
+        let pending = Pending::new(plan.emission, plan.limits.max_pending_rows);
+        let joins = Joins::new(&plan.joins, &streams)?;
         let patterns = Patterns::default();
-        let mut engine = Self { root, streams, entities, features: Vec::new(), sessions, revisions: None, patterns };
+        let (features, revisions) = (Vec::new(), None);
+        let mut engine = Self { root, streams, entities, features, sessions, revisions, patterns, pending, joins };
         engine.compile_features(plan)?;
         if plan.revisions {
-            engine.revisions = Some(Revisions::new(plan, &engine.streams, root, &engine.entities, &engine.features)?);
+            let Self { streams, entities, patterns, features, .. } = &engine;
+            engine.revisions = Some(Revisions::new(plan, streams, root, entities, patterns, features)?);
         }
         Ok(engine)
     }
@@ -197,20 +219,31 @@ impl Engine {
     ) -> Result<Processed> {
         let number = self.stream_number(stream)?;
         let accepted = self.streams[number].accept(batch, partitions, arrival)?;
-        let rows = if number == self.root {
+        self.joins.arrive(number, &accepted)?;
+        let rows = if number == self.root && self.pending.is_none() {
             Some(self.root_rows(&accepted, arrival)?)
+        } else if number == self.root {
+            self.hold(&accepted, arrival)?;
+            self.release(arrival, false)?
         } else {
-            for entity in self.entities.iter_mut().filter(|e| e.id.stream == stream) {
-                entity.insert(&accepted.batch, &accepted.times, &accepted.ids)?;
-            }
-            self.patterns.keep(stream, &accepted)?;
-            if let Some(revisions) = &mut self.revisions {
-                revisions.arrived_elsewhere(number, self.streams[number].id(), &self.entities, &accepted)?;
-            }
-            None
+            self.keep_for_lookups(number, &accepted)?;
+            self.release(arrival, false)?
         };
         self.expire(batch.num_rows())?;
         Ok(Processed { outcomes: accepted.outcomes, rows })
+    }
+
+    fn keep_for_lookups(&mut self, number: usize, accepted: &Accepted) -> Result<()> {
+        let stream = &self.streams[number];
+        for entity in self.entities.iter_mut().filter(|e| e.id.stream == stream.name) {
+            entity.insert(&accepted.batch, &accepted.times, &accepted.ids)?;
+        }
+        let Accepted { batch, times, ids, .. } = accepted;
+        let changed = self.patterns.keep(&stream.name, batch, times, ids)?;
+        let Some(revisions) = &mut self.revisions else { return Ok(()) };
+        revisions.arrived_elsewhere(number, stream.id(), &self.entities, accepted)?;
+        let changed: Vec<&[(u32, i64)]> = changed.iter().map(Vec::as_slice).collect();
+        revisions.patterns_changed(number, stream.id(), &self.entities, &changed, accepted)
     }
 
     /// The rows of the root stream. With sessions, the batch is cut where it matters whether a session was closed by then, so
@@ -224,28 +257,29 @@ impl Engine {
             if (begin, end) == (0, accepted.len()) {
                 break;
             }
-            parts.push(self.rows(&accepted.slice(begin..end), arrival)?);
+            parts.push(self.rows(&accepted.slice(begin..end), vec![arrival; end - begin], Turn::Arriving)?);
             begin = end;
         }
         match parts.first() {
-            None => self.rows(accepted, arrival),
+            None => self.rows(accepted, vec![arrival; accepted.len()], Turn::Arriving),
             Some(first) => Ok(concat_batches(&first.schema(), &parts)?),
         }
     }
 
-    fn rows(&mut self, accepted: &Accepted, arrival: i64) -> Result<RecordBatch> {
+    fn rows(&mut self, accepted: &Accepted, arrivals: Vec<i64>, turn: Turn) -> Result<RecordBatch> {
         let Accepted { batch, times, ids, watermarks, late, .. } = accepted;
         let mut readings = Vec::with_capacity(self.entities.len());
         for entity in &mut self.entities {
-            readings.push(match &entity.reader {
-                Reader::Own => entity.arrive(batch, times, ids)?,
-                Reader::Lookup(at) => {
+            readings.push(match (&entity.reader, &turn) {
+                (Reader::Own, Turn::Arriving) => entity.arrive(batch, times, ids)?,
+                (Reader::Own, Turn::Held) => entity.read_events(batch, times, ids)?,
+                (Reader::Lookup(at), _) => {
                     let at = at.clone();
                     entity.look_up(batch, times, &at)?
                 }
             });
         }
-        let patterns = self.patterns.read_rows(accepted, true)?;
+        let patterns = self.patterns.read_rows(batch, times, ids, matches!(turn, Turn::Arriving))?;
         let states = self.feature_states(&readings, &patterns, times);
         let starts = self.sessions.as_mut().map(|s| s.arrived(&readings[s.entity], times, watermarks));
         let mut columns = Columns::of(batch);
@@ -264,7 +298,7 @@ impl Engine {
                 }
             }
         }
-        columns.push(ARRIVAL_TIME, timestamps(vec![arrival; times.len()]));
+        columns.push(ARRIVAL_TIME, timestamps(arrivals));
         columns.push(WATERMARK, optional_timestamps(watermarks));
         columns.push(LATE, Arc::new(BooleanArray::from(late.clone())));
         columns.push(FEATURE_STATES, states);
@@ -272,30 +306,38 @@ impl Engine {
             columns.push(SESSION_START, starts);
         }
         let rows = columns.finish()?;
-        self.note_for_revisions(accepted, &readings, &rows)?;
+        self.note_for_revisions(accepted, &readings, &patterns, &rows)?;
         Ok(rows)
     }
 
-    fn note_for_revisions(&mut self, accepted: &Accepted, readings: &[Readings], rows: &RecordBatch) -> Result<()> {
+    fn note_for_revisions(
+        &mut self,
+        accepted: &Accepted,
+        readings: &[Readings],
+        patterns: &[PatternReadings],
+        rows: &RecordBatch,
+    ) -> Result<()> {
         let Some(revisions) = &mut self.revisions else { return Ok(()) };
         for (number, (entity, readings)) in self.entities.iter().zip(readings).enumerate() {
-            revisions.arrived(self.root, number, entity, readings, accepted)?;
+            revisions.arrived(self.root, number, entity, &readings.before_others, accepted)?;
         }
+        let id = self.streams[self.root].id();
+        revisions.patterns_changed(self.root, id, &self.entities, &changed_by(patterns), accepted)?;
         revisions.emitted(rows, &accepted.times, &accepted.ids)
     }
 
     /// Rows that went out and that later arrivals have changed, as they are now and as they went out last; about `most` rows
     /// at the most, none if there are no more.
     ///
-    /// Columns: what the plan needs of the root stream, its features, each of them once more as [`OLD`]`name`, then
-    /// [`REVISION`], [`CAUSE_STREAM`] and [`CAUSE_ID`].
+    /// Columns: what the plan needs of the root stream, its features, each of them once more as [`OLD`]`name` and
+    /// [`WAS`]`name`, then [`CHANGED`], [`REVISION`], [`CAUSE_STREAM`] and [`CAUSE_ID`].
     ///
     /// # Errors
     /// An expression that fails.
     pub fn revisions(&mut self, most: usize) -> Result<Option<RecordBatch>> {
         let Some(revisions) = &mut self.revisions else { return Ok(None) };
         let names: Vec<String> = self.streams.iter().map(|stream| stream.name.clone()).collect();
-        revisions.next(most, &mut self.entities, &names)
+        revisions.next(most, &mut self.entities, &self.patterns, &names)
     }
 
     /// Events that disturbed rows which [`Self::revisions`] has not looked at yet.
@@ -360,12 +402,13 @@ impl Engine {
                 stream.seen.sweep(earliest);
             }
         }
-        let revisable = self.revisions.as_ref().map_or(i64::MAX, |_| self.revisable_from());
+        let waiting = self.pending.as_ref().map_or(i64::MAX, Pending::earliest);
+        let revisable = self.revisions.as_ref().map_or(i64::MAX, |_| self.revisable_from()).min(waiting);
         if let Some(revisions) = self.revisions.as_mut().filter(|_| revisable != i64::MIN) {
             revisions.expire(revisable);
         }
         for number in 0..self.entities.len() {
-            // Rows that can still be revised are read as of their own time.
+            // Rows that wait, and those that can still be revised, are read as of their own time.
             let Entity { id, reader, .. } = &self.entities[number];
             let reach = self.reach(id, reader).min(revisable);
             let entity = &mut self.entities[number];
@@ -437,6 +480,9 @@ impl Engine {
         stats.patterns = self.patterns.stats();
         stats.bytes += stats.patterns.bytes;
         stats.saturated_keys += stats.patterns.saturated_keys;
+        stats.joins = self.joins.stats();
+        stats.bytes += stats.joins.bytes;
+        stats.pending = self.pending.as_ref().map_or((0, 0), Pending::stats);
         stats.timers = self.sessions.as_ref().map_or(0, |sessions| sessions.held());
         stats
     }

@@ -15,7 +15,7 @@ use arrow::datatypes::{DataType, Field, Fields, Float64Type, TimeUnit};
 use super::columns::{timestamps, Columns};
 use super::entity::{lane_of, EntityId, Keys, Reader};
 use super::plan::{Limits, PatternFeaturePlan};
-use super::stream::{Accepted, StreamState};
+use super::stream::StreamState;
 use super::Engine;
 use crate::arrival::watermark;
 use crate::error::{KernelError, Result};
@@ -60,8 +60,8 @@ pub struct PatternReadings {
     pub columns: Vec<ArrayRef>,
     /// Rows whose reading is saturated.
     pub saturated: Vec<u32>,
-    /// Rows that came before others of their key that were there already.
-    pub before_others: Vec<u32>,
+    /// Rows whose events changed readings behind them, and before which time those lie.
+    pub changed: Vec<(u32, i64)>,
 }
 
 impl Patterns {
@@ -100,23 +100,42 @@ impl Patterns {
         Ok((pattern, entity.readings.len() - 1))
     }
 
-    /// Events of a stream arrive, and nothing is read.
+    /// Events of a stream arrive, and nothing is read; returns for each pattern which of them changed readings.
     ///
     /// # Errors
     /// A batch without a pattern's columns.
-    pub fn keep(&mut self, stream: &str, accepted: &Accepted) -> Result<()> {
-        for pattern in self.0.iter_mut().filter(|pattern| pattern.id.stream == stream) {
-            pattern.insert(&accepted.batch, &accepted.times, &accepted.ids)?;
-        }
-        Ok(())
+    pub fn keep(
+        &mut self,
+        stream: &str,
+        batch: &RecordBatch,
+        times: &[i64],
+        ids: &[u128],
+    ) -> Result<Vec<Vec<(u32, i64)>>> {
+        self.0
+            .iter_mut()
+            .map(|pattern| match pattern.id.stream == stream {
+                true => pattern.insert(batch, times, ids),
+                false => Ok(Vec::new()),
+            })
+            .collect()
+    }
+
+    /// Tell nothing of matches: nobody will take it.
+    pub fn silence(&mut self) {
+        self.0.iter_mut().for_each(|pattern| pattern.store.silence());
     }
 
     /// Read every feature for rows of the root, whose events are `arriving` with it or were kept before.
     ///
     /// # Errors
     /// A batch without a pattern's columns.
-    pub fn read_rows(&mut self, accepted: &Accepted, arriving: bool) -> Result<Vec<PatternReadings>> {
-        let Accepted { batch, times, ids, .. } = accepted;
+    pub fn read_rows(
+        &mut self,
+        batch: &RecordBatch,
+        times: &[i64],
+        ids: &[u128],
+        arriving: bool,
+    ) -> Result<Vec<PatternReadings>> {
         self.0
             .iter_mut()
             .map(|pattern| match pattern.reader.clone() {
@@ -219,21 +238,19 @@ impl PatternEntity {
         })
     }
 
-    /// Keep the events of a batch; returns those that came before others of their key.
+    /// Keep the events of a batch; returns those that changed readings behind them, and before which time those lie.
     ///
     /// # Errors
     /// A batch without the pattern's columns.
-    pub fn insert(&mut self, batch: &RecordBatch, times: &[i64], ids: &[u128]) -> Result<Vec<u32>> {
+    pub fn insert(&mut self, batch: &RecordBatch, times: &[i64], ids: &[u128]) -> Result<Vec<(u32, i64)>> {
         let events = prepare(self.store.definition(), batch, times, ids)?;
         let keys = Keys::of(batch, self.id.key.as_deref())?;
-        let mut before_others = Vec::new();
+        let mut changed = Vec::new();
         for i in 0..batch.num_rows() {
             let Some(key) = keys.get(i) else { continue };
-            if self.store.arrive(key, &events, i)? {
-                before_others.push(i as u32);
-            }
+            changed.extend(self.store.arrive(key, &events, i)?.changed_until.map(|until| (i as u32, until)));
         }
-        Ok(before_others)
+        Ok(changed)
     }
 
     /// Let the events of a batch arrive in order; read every feature as of each.
@@ -249,9 +266,8 @@ impl PatternEntity {
                 readings.push_null();
                 continue;
             };
-            if self.store.arrive(key, &events, i)? {
-                readings.before_others.push(i as u32);
-            }
+            let arrived = self.store.arrive(key, &events, i)?;
+            readings.changed.extend(arrived.changed_until.map(|until| (i as u32, until)));
             self.read_into(&mut readings, i, key, (times[i], ids[i]), false);
         }
         Ok(readings.finish())
@@ -302,8 +318,8 @@ impl PatternEntity {
         })
     }
 
-    /// How far ahead of its time an event can change readings.
-    pub fn influence_us(&self) -> i64 {
+    /// How far ahead of its time an event can change readings; none where that is by a chain of matches.
+    pub fn influence_us(&self) -> Option<i64> {
         self.store.influence_us()
     }
 
@@ -327,7 +343,8 @@ impl PatternEntity {
         }
     }
 
-    fn builders(&self, rows: usize) -> Builders {
+    /// Columns without rows, one for each feature.
+    pub fn columns(&self, rows: usize) -> Vec<ValueBuilder> {
         let column = |reading: &PatternReading| {
             if reading.counts {
                 ValueBuilder::Count(Int64Builder::with_capacity(rows))
@@ -335,24 +352,34 @@ impl PatternEntity {
                 ValueBuilder::Any(BooleanBuilder::with_capacity(rows))
             }
         };
-        Builders {
-            columns: self.readings.iter().map(column).collect(),
-            saturated: Vec::new(),
-            before_others: Vec::new(),
-        }
+        self.readings.iter().map(column).collect()
+    }
+
+    fn builders(&self, rows: usize) -> Builders {
+        Builders { columns: self.columns(rows), saturated: Vec::new(), changed: Vec::new() }
     }
 }
 
-enum ValueBuilder {
+/// A feature's column in the making.
+pub enum ValueBuilder {
     Count(Int64Builder),
     Any(BooleanBuilder),
 }
 
 impl ValueBuilder {
-    fn push(&mut self, count: i64) {
+    /// Append the value of so many matches.
+    pub fn push(&mut self, count: i64) {
         match self {
             Self::Count(builder) => builder.append_value(count),
             Self::Any(builder) => builder.append_value(count > 0),
+        }
+    }
+
+    /// The finished array.
+    pub fn finish(self) -> ArrayRef {
+        match self {
+            Self::Count(mut builder) => Arc::new(builder.finish()),
+            Self::Any(mut builder) => Arc::new(builder.finish()),
         }
     }
 }
@@ -360,7 +387,7 @@ impl ValueBuilder {
 struct Builders {
     columns: Vec<ValueBuilder>,
     saturated: Vec<u32>,
-    before_others: Vec<u32>,
+    changed: Vec<(u32, i64)>,
 }
 
 impl Builders {
@@ -374,16 +401,10 @@ impl Builders {
     }
 
     fn finish(self) -> PatternReadings {
-        let finish = |column| -> ArrayRef {
-            match column {
-                ValueBuilder::Count(mut builder) => Arc::new(builder.finish()),
-                ValueBuilder::Any(mut builder) => Arc::new(builder.finish()),
-            }
-        };
         PatternReadings {
-            columns: self.columns.into_iter().map(finish).collect(),
+            columns: self.columns.into_iter().map(ValueBuilder::finish).collect(),
             saturated: self.saturated,
-            before_others: self.before_others,
+            changed: self.changed,
         }
     }
 }

@@ -22,11 +22,28 @@ pub struct Plan {
     pub sessions: Option<SessionsPlan>,
     #[serde(default)]
     pub policy: Vec<RulePlan>,
+    #[serde(default)]
+    pub emission: EmissionPlan,
+    #[serde(default)]
+    pub joins: Vec<super::joins::JoinPlan>,
     /// Whether rows that went out are computed again when a later arrival changes them.
     #[serde(default)]
     pub revisions: bool,
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// When a row leaves (I8).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum EmissionPlan {
+    /// At once, with what is known.
+    #[default]
+    OnArrival,
+    /// When the streams that it looks up have caught up with it, or after `max_wait_us` of processing time.
+    MaxWait { max_wait_us: i64 },
+    /// When the watermark of every stream has passed it.
+    OnWatermark,
 }
 
 /// What the engine needs to know of a rule: which columns it judges by.
@@ -120,6 +137,7 @@ pub struct SessionsPlan {
 pub struct Limits {
     pub max_events_per_key: usize,
     pub max_partial_matches: usize,
+    pub max_pending_rows: usize,
 }
 
 impl Default for Limits {
@@ -127,6 +145,7 @@ impl Default for Limits {
         Self {
             max_events_per_key: crate::keyed::store::MAX_EVENTS_PER_KEY,
             max_partial_matches: crate::pattern::store::MAX_PARTIAL_MATCHES,
+            max_pending_rows: super::pending::MAX_PENDING_ROWS,
         }
     }
 }
@@ -187,6 +206,12 @@ impl Plan {
         if let Some(sessions) = &self.sessions {
             at_least(1, sessions.gap_us, || "sessions: gap".into())?;
             at_least(1, sessions.max_length_us, || "sessions: max length".into())?;
+        }
+        if let EmissionPlan::MaxWait { max_wait_us } = self.emission {
+            at_least(0, max_wait_us, || "emission: max wait".into())?;
+        }
+        if self.emission != EmissionPlan::OnArrival && self.sessions.is_some() {
+            return Err(KernelError::Plan("rows of sessions leave on arrival: they are judged while they run".into()));
         }
         let limit = |limit: usize| limit.try_into().unwrap_or(i64::MAX).min(FURTHEST_US);
         at_least(1, limit(self.limits.max_partial_matches), || "limits: max partial matches".into())?;

@@ -9,19 +9,28 @@
 //! Noting costs next to nothing; the host decides how often to do the rest. A row that many events disturb in between is read
 //! once. The last revision depends on the set of events only; how many come before it does not matter.
 
+mod needed;
+pub mod patterns;
+
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt64Array,
+};
 use arrow::compute::kernels::cmp::distinct;
-use arrow::compute::{filter, filter_record_batch, interleave, or};
+use arrow::compute::{filter, filter_record_batch, interleave, not, nullif, or};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
 use compact_str::CompactString;
-use serde_json::Value as Json;
 
+pub use self::needed::looked_up_by;
+use self::needed::needed_columns;
+use self::patterns::{homes, PatternHome};
 use super::columns::Columns;
-use super::entity::{Entity, Reader, Readings};
-use super::plan::{arrow_type, FeaturePlan, PatternFeaturePlan, Plan};
+use super::entity::{Entity, Reader};
+use super::patterns::{PatternColumn, PatternEntity};
+use super::plan::{arrow_type, FeaturePlan, Plan};
 use super::row_store::{RowNumber, RowStore};
 use super::stream::{Accepted, StreamState};
 use super::Feature;
@@ -38,6 +47,10 @@ pub const CAUSE_STREAM: &str = "__cause_stream";
 pub const CAUSE_ID: &str = "__cause_id";
 /// Before the name of a feature: its value as it last went out.
 pub const OLD: &str = "__old.";
+/// Before the name of a feature: the same where it changed, and null where it did not.
+pub const WAS: &str = "__was.";
+/// The names of the features that changed.
+pub const CHANGED: &str = "__changed";
 
 /// Emitted rows, and what has disturbed them since.
 pub struct Revisions {
@@ -46,6 +59,7 @@ pub struct Revisions {
     /// Where each feature's column comes from, in the plan's order.
     sources: Vec<Source>,
     watched: Vec<Watched>,
+    patterns: Vec<PatternHome>,
     disturbed: HashMap<(usize, CompactString), Vec<Cause>>,
     causes: usize,
     work: VecDeque<Affected>,
@@ -70,6 +84,7 @@ struct RootColumns {
 enum Source {
     /// (entity, its column)
     Aggregate(usize, usize),
+    Pattern(PatternColumn),
     Expression(Expression),
     /// A baseline is the limit that was in force when the row was judged: it stays.
     AsEmitted,
@@ -87,6 +102,8 @@ struct Cause {
     order: OrderKey,
     /// Rows at its very time are disturbed only by an event of another stream.
     same_time: bool,
+    /// How far it reaches, where that is not for the entity's windows to say.
+    until: Option<i64>,
     named: Named,
 }
 
@@ -114,16 +131,8 @@ pub struct RevisionStats {
     pub bytes: usize,
     /// Events that disturbed rows and were not followed up yet.
     pub disturbances: usize,
-    /// Rows that an event disturbed after they were forgotten, or whose key had dropped events over its limit.
+    /// Events that came for rows that were forgotten, and rows whose key had dropped events over its limit.
     pub unrevised: u64,
-}
-
-/// Names of the root's columns that tell whose rows a lookup concerns.
-pub fn looked_up_by(plan: &Plan) -> impl Iterator<Item = Option<&str>> {
-    plan.features.iter().filter_map(|feature| match feature {
-        FeaturePlan::Aggregate { stream, key, at, .. } if *stream != plan.root => Some(key.as_ref().and(at.as_deref())),
-        _ => None,
-    })
 }
 
 impl Revisions {
@@ -136,6 +145,7 @@ impl Revisions {
         streams: &[StreamState],
         root: usize,
         entities: &[Entity],
+        patterns: &[PatternEntity],
         features: &[Feature],
     ) -> Result<Self> {
         let schema = &streams[root].schema;
@@ -162,7 +172,9 @@ impl Revisions {
                     let data_type = compiled.data_type().clone();
                     (Source::Expression(compiled), data_type)
                 }
-                (_, FeaturePlan::Pattern(pattern)) => (Source::AsEmitted, arrow_type(&pattern.value_type)?),
+                (Feature::Pattern { column, .. }, FeaturePlan::Pattern(pattern)) => {
+                    (Source::Pattern(*column), arrow_type(&pattern.value_type)?)
+                }
                 _ => (Source::AsEmitted, DataType::Float64),
             };
             fields.push(Field::new(feature.name(), data_type, true));
@@ -173,6 +185,7 @@ impl Revisions {
             root: root_columns,
             sources,
             watched: watched(streams, root, entities)?,
+            patterns: homes(streams, root, entities, patterns)?,
             disturbed: HashMap::new(),
             causes: 0,
             work: VecDeque::new(),
@@ -205,18 +218,19 @@ impl Revisions {
         root: usize,
         number: usize,
         entity: &Entity,
-        readings: &Readings,
+        before_others: &[u32],
         accepted: &Accepted,
     ) -> Result<()> {
-        if readings.before_others.is_empty() {
+        if before_others.is_empty() {
             return Ok(());
         }
         let keys = entity.keys(&accepted.batch)?;
-        for i in readings.before_others.iter().map(|&i| i as usize) {
+        for i in before_others.iter().map(|&i| i as usize) {
             if let Some(key) = keys.get(i) {
                 let order = (accepted.times[i], accepted.ids[i]);
                 let id = id_text(&accepted.batch, self.root.kept[self.root.id], i);
-                self.disturb(number, key, Cause { order, same_time: false, named: Named { stream: root, id } });
+                let named = Named { stream: root, id };
+                self.disturb(number, key, Cause { order, same_time: false, until: None, named });
             }
         }
         Ok(())
@@ -245,7 +259,8 @@ impl Revisions {
                 let Some(key) = keys.get(i).filter(|_| time <= self.newest_root) else { continue };
                 if store.find(key).and_then(|slot| store.newest(slot)).is_some_and(|newest| newest >= time) {
                     let named = Named { stream, id: id_text(&accepted.batch, id_column, i) };
-                    self.disturb(entity, key, Cause { order: (time, accepted.ids[i]), same_time: true, named });
+                    let order = (time, accepted.ids[i]);
+                    self.disturb(entity, key, Cause { order, same_time: true, until: None, named });
                 }
             }
         }
@@ -262,7 +277,13 @@ impl Revisions {
     ///
     /// # Errors
     /// An expression that fails.
-    pub fn next(&mut self, most: usize, entities: &mut [Entity], names: &[String]) -> Result<Option<RecordBatch>> {
+    pub fn next(
+        &mut self,
+        most: usize,
+        entities: &mut [Entity],
+        patterns: &[PatternEntity],
+        names: &[String],
+    ) -> Result<Option<RecordBatch>> {
         loop {
             if self.work.is_empty() {
                 self.gather(entities);
@@ -271,7 +292,7 @@ impl Revisions {
                 self.earliest_pending = i64::MAX;
                 return Ok(None);
             };
-            let revised = self.revise(&chunk, entities, names)?;
+            let revised = self.revise(&chunk, entities, patterns, names)?;
             if revised.num_rows() > 0 {
                 return Ok(Some(revised));
             }
@@ -284,11 +305,14 @@ impl Revisions {
         (self.work_keys, self.work_causes) = (Vec::new(), Vec::new());
         let mut found: Vec<Affected> = Vec::new();
         for ((entity, key), mut causes) in std::mem::take(&mut self.disturbed) {
-            let home = self.watched.iter().find(|w| w.entity == entity).map_or(entity, |w| w.home);
-            let slots = (entities[entity].store.find(&key), entities[home].store.find(&key));
-            let (Some(slot), Some(home_slot)) = slots else { continue };
+            let home = match entity.checked_sub(entities.len()) {
+                Some(pattern) => self.patterns[pattern].home,
+                None => self.watched.iter().find(|w| w.entity == entity).map_or(entity, |w| w.home),
+            };
+            let Some(home_slot) = entities[home].store.find(&key) else { continue };
             causes.sort_by_key(|cause| cause.order);
-            self.gather_key(&entities[entity], slot, &entities[home], home_slot, &causes, |affected| {
+            let Some(until) = reaches(&causes, entities.get(entity), &key) else { continue };
+            self.gather_key(&until, &entities[home], home_slot, &causes, |affected| {
                 found.push(Affected { entity, ..affected });
             });
             self.work_keys.push(key);
@@ -299,19 +323,14 @@ impl Revisions {
 
     fn gather_key(
         &mut self,
-        entity: &Entity,
-        slot: u32,
+        until: &[i64],
         home: &Entity,
         home_slot: u32,
         causes: &[Cause],
         mut found: impl FnMut(Affected),
     ) {
-        let layout = entity.store.layout();
-        let until: Vec<i64> = causes
-            .iter()
-            .map(|cause| layout.changes_until(cause.order.0, |gap| entity.store.run_end(slot, cause.order.0, gap)))
-            .collect();
         let after = |cause: &Cause| if cause.same_time { (cause.order.0 - 1, u128::MAX) } else { cause.order };
+        self.unrevised += causes.iter().filter(|cause| cause.order.0 < self.expired_to).count() as u64;
         let first_cause = self.work_causes.len() as u32;
         self.work_causes.extend(causes.iter().map(|cause| cause.named.clone()));
         let furthest = until.iter().copied().max().unwrap_or(i64::MIN);
@@ -325,12 +344,10 @@ impl Revisions {
                 next += 1;
             }
             let Some(cause) = reaching.filter(|&cause| until[cause] >= order.0) else { continue };
-            match self.rows.find(order.1) {
-                Some(row) => {
-                    let (key, cause) = (self.work_keys.len() as u32, first_cause + cause as u32);
-                    found(Affected { row, order, entity: 0, key, cause });
-                }
-                None => self.unrevised += u64::from(order.0 < self.expired_to),
+            // A row that is not found was not computed yet, or is no longer kept.
+            if let Some(row) = self.rows.find(order.1) {
+                let (key, cause) = (self.work_keys.len() as u32, first_cause + cause as u32);
+                found(Affected { row, order, entity: 0, key, cause });
             }
         }
     }
@@ -345,7 +362,13 @@ impl Revisions {
     }
 
     /// Read the disturbed entities of some rows again; the rows that differ.
-    fn revise(&mut self, chunk: &[Affected], entities: &mut [Entity], names: &[String]) -> Result<RecordBatch> {
+    fn revise(
+        &mut self,
+        chunk: &[Affected],
+        entities: &mut [Entity],
+        patterns: &[PatternEntity],
+        names: &[String],
+    ) -> Result<RecordBatch> {
         let mut rows: Vec<RowNumber> = chunk.iter().map(|affected| affected.row).collect();
         rows.dedup();
         let old = self.rows.take(&rows)?;
@@ -354,8 +377,11 @@ impl Revisions {
         numbers.sort_unstable();
         numbers.dedup();
         for number in numbers {
-            let own = chunk.iter().filter(|affected| affected.entity == number).copied().collect();
-            self.reread(&rows, own, number, &mut entities[number], &mut columns)?;
+            let own: Vec<Affected> = chunk.iter().filter(|affected| affected.entity == number).copied().collect();
+            match number.checked_sub(entities.len()) {
+                Some(pattern) => self.reread_pattern(&rows, &own, pattern, &patterns[pattern], &mut columns)?,
+                None => self.reread(&rows, own, number, &mut entities[number], &mut columns)?,
+            }
         }
         for feature in 0..self.sources.len() {
             if let Source::Expression(expression) = &self.sources[feature] {
@@ -424,29 +450,26 @@ impl Revisions {
         names: &[String],
     ) -> Result<RecordBatch> {
         let features = self.root.kept.len()..columns.len();
-        let mut differs = BooleanArray::from(vec![false; rows.len()]);
+        let mut any = BooleanArray::from(vec![false; rows.len()]);
+        let mut differs = Vec::with_capacity(features.len());
         for place in features.clone() {
-            differs = or(&differs, &distinct(old.column(place), &columns[place])?)?;
+            differs.push(distinct(old.column(place), &columns[place])?);
+            any = or(&any, &differs[differs.len() - 1])?;
         }
-        let new = filter_record_batch(&RecordBatch::try_new(old.schema(), columns)?, &differs)?;
-        let old_features: Vec<ArrayRef> =
-            features.clone().map(|place| filter(old.column(place), &differs)).collect::<std::result::Result<_, _>>()?;
+        let new = filter_record_batch(&RecordBatch::try_new(old.schema(), columns)?, &any)?;
+        let old = filter_record_batch(old, &any)?;
+        let differs = differs.iter().map(|mask| filter(mask, &any)).collect::<std::result::Result<Vec<_>, _>>()?;
         let changed: Vec<RowNumber> =
-            rows.iter().zip(differs.values()).filter(|(_, d)| *d).map(|(&row, _)| row).collect();
+            rows.iter().zip(any.values()).filter(|(_, differs)| *differs).map(|(&row, _)| row).collect();
         let revisions: Vec<u32> = changed.iter().map(|&row| self.rows.revision(row) + 1).collect();
+        let causes: Vec<&Named> = changed.iter().map(|row| self.cause_of(chunk, *row)).collect();
+        let mut out = both_sides(&new, &old, features, &differs)?;
+        out.push(REVISION, Arc::new(UInt64Array::from_iter_values(revisions.iter().map(|&r| u64::from(r)))));
+        let streams: StringArray = causes.iter().map(|cause| Some(names[cause.stream].as_str())).collect();
+        out.push(CAUSE_STREAM, Arc::new(streams));
+        out.push(CAUSE_ID, Arc::new(causes.iter().map(|cause| Some(cause.id.as_str())).collect::<StringArray>()));
         let times = new.column(self.root.event_time).as_primitive::<TimestampMicrosecondType>().values().to_vec();
         let ids = id_keys(new.column(self.root.id))?;
-        let causes: Vec<&Named> = changed.iter().map(|row| self.cause_of(chunk, *row)).collect();
-        let mut out = Columns::of(&new);
-        for (place, array) in features.zip(old_features) {
-            out.push(&format!("{OLD}{}", new.schema().field(place).name()), array);
-        }
-        out.push(REVISION, Arc::new(UInt64Array::from_iter_values(revisions.iter().map(|&r| u64::from(r)))));
-        out.push(
-            CAUSE_STREAM,
-            Arc::new(causes.iter().map(|c| Some(names[c.stream].as_str())).collect::<StringArray>()),
-        );
-        out.push(CAUSE_ID, Arc::new(causes.iter().map(|c| Some(c.id.as_str())).collect::<StringArray>()));
         self.rows.keep(new, &times, &ids, &revisions)?;
         out.finish()
     }
@@ -486,37 +509,35 @@ impl Revisions {
     }
 }
 
-/// Columns of the root that rows are identified, routed, judged and computed by.
-fn needed_columns(plan: &Plan, id: &str, event_time: &str) -> Vec<String> {
-    let mut names = vec![id.to_owned(), event_time.to_owned()];
-    for feature in &plan.features {
-        match feature {
-            FeaturePlan::Aggregate { stream, key, at, .. } => {
-                names.extend(at.clone().or(key.clone().filter(|_| *stream == plan.root)));
-            }
-            FeaturePlan::Expression { expression, .. } => collect_columns(expression, &mut names),
-            FeaturePlan::Pattern(PatternFeaturePlan { stream, key, at, .. }) => {
-                names.extend(at.clone().or(key.clone().filter(|_| *stream == plan.root)));
-            }
-            FeaturePlan::Baseline(_) => {}
-        }
-    }
-    names.extend(plan.sessions.iter().map(|sessions| sessions.key.clone()));
-    plan.policy.iter().for_each(|rule| collect_columns(&rule.when, &mut names));
-    names
+/// How far each cause reaches; none if the entity has forgotten the key.
+fn reaches(causes: &[Cause], entity: Option<&Entity>, key: &str) -> Option<Vec<i64>> {
+    let known = |cause: &Cause| cause.until.unwrap_or(i64::MAX);
+    let Some(entity) = entity else { return Some(causes.iter().map(known).collect()) };
+    let (slot, layout) = (entity.store.find(key)?, entity.store.layout());
+    let reach = |time| layout.changes_until(time, |gap| entity.store.run_end(slot, time, gap));
+    Some(causes.iter().map(|cause| reach(cause.order.0)).collect())
 }
 
-fn collect_columns(expression: &Json, names: &mut Vec<String>) {
-    match expression {
-        Json::Object(parts) => {
-            if let Some(Json::String(name)) = parts.get("column") {
-                names.push(name.clone());
-            }
-            parts.values().for_each(|part| collect_columns(part, names));
+/// The new rows with the features as they were, those that changed alone, and their names.
+fn both_sides(new: &RecordBatch, old: &RecordBatch, features: Range<usize>, differs: &[ArrayRef]) -> Result<Columns> {
+    let mut out = Columns::of(new);
+    let schema = new.schema();
+    let names: Vec<&str> = features.clone().map(|place| schema.field(place).name().as_str()).collect();
+    let mut changed = ListBuilder::new(StringBuilder::new());
+    let masks: Vec<&BooleanArray> = differs.iter().map(|mask| mask.as_boolean()).collect();
+    for row in 0..new.num_rows() {
+        for (name, _) in names.iter().zip(&masks).filter(|(_, mask)| mask.value(row)) {
+            changed.values().append_value(name);
         }
-        Json::Array(parts) => parts.iter().for_each(|part| collect_columns(part, names)),
-        _ => {}
+        changed.append(true);
     }
+    for (place, mask) in features.zip(&masks) {
+        let name = schema.field(place).name();
+        out.push(&format!("{OLD}{name}"), Arc::clone(old.column(place)));
+        out.push(&format!("{WAS}{name}"), nullif(old.column(place), &not(mask)?)?);
+    }
+    out.push(CHANGED, Arc::new(changed.finish()));
+    Ok(out)
 }
 
 fn watched(streams: &[StreamState], root: usize, entities: &[Entity]) -> Result<Vec<Watched>> {

@@ -89,6 +89,32 @@ impl Sessions {
         self.baselines.len() - 1
     }
 
+    /// Leave the baselines to somebody else, who counts the sessions of several shards together.
+    pub fn without_baselines(&mut self) {
+        self.baselines.clear();
+    }
+
+    /// Count sessions that closed elsewhere, each for the first time.
+    ///
+    /// # Errors
+    /// None but arrow's own.
+    pub fn count_closed(&mut self, closed: &RecordBatch) -> Result<()> {
+        let ends = closed.column_by_name(HEAD[1]).expect("every session has it");
+        let first: Vec<(i64, u32)> =
+            ends.as_primitive::<TimestampMicrosecondType>().values().iter().map(|&last| (last, 0)).collect();
+        self.feed_baselines(closed, &first)
+    }
+
+    /// Forget what no reading at `earliest` or later can use.
+    pub fn forget_baselines_before(&mut self, earliest: i64) {
+        self.baselines.iter_mut().for_each(|(_, baseline)| baseline.forget_before(earliest));
+    }
+
+    /// The output of the entity that is the session's start.
+    pub fn start_column(&self) -> usize {
+        self.start_column
+    }
+
     /// Which features a closed session can have: its entity's, and expressions over nothing else.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ impl Engine {
     /// Up to which event time an entity's events are known to have arrived: of interest for lookups only, since a row's
     /// own stream is read as of its arrival by definition. An idle stream is taken to have said all; one that was never heard
     /// has not said anything, however long that lasts.
-    fn known_until(&self, id: &EntityId, reader: &Reader) -> i64 {
+    pub(super) fn known_until(&self, id: &EntityId, reader: &Reader) -> i64 {
         if *reader == Reader::Own {
             return i64::MAX;
         }

@@ -122,10 +122,7 @@ impl StreamState {
     /// A batch without the id or event time column.
     pub fn accept(&mut self, batch: &RecordBatch, partitions: Option<&[i32]>, arrival: i64) -> Result<Accepted> {
         let ids = id_keys(self.column(batch, &self.id)?)?;
-        let times = self.column(batch, &self.event_time)?;
-        let times = times
-            .as_primitive_opt::<TimestampMicrosecondType>()
-            .ok_or_else(|| KernelError::Batch(format!("column '{}' is no timestamp in µs", self.event_time)))?;
+        let times = self.event_times(batch)?;
         let rows = batch.num_rows();
         if partitions.is_some_and(|p| p.len() != rows) {
             return Err(KernelError::Batch("partitions and records differ in number".into()));
@@ -139,7 +136,7 @@ impl StreamState {
             late: Vec::with_capacity(rows),
         };
         let mut kept: Vec<u32> = Vec::with_capacity(rows);
-        for (i, (&time, &id)) in times.values().iter().zip(&ids).enumerate() {
+        for (i, (&time, &id)) in times.iter().zip(&ids).enumerate() {
             if i % GROUP == 0 {
                 let group = &ids[i..(i + GROUP).min(rows)];
                 black_box(group.iter().fold(false, |any, &id| any ^ self.seen.contains(id)));
@@ -179,7 +176,22 @@ impl StreamState {
         }
     }
 
-    fn column<'a>(&self, batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
+    /// The event times of a batch, in µs.
+    ///
+    /// # Errors
+    /// A batch without that column, or with nulls in it.
+    pub fn event_times<'a>(&self, batch: &'a RecordBatch) -> Result<&'a [i64]> {
+        let times = self.column(batch, &self.event_time)?.as_primitive_opt::<TimestampMicrosecondType>();
+        let times =
+            times.ok_or_else(|| KernelError::Batch(format!("column '{}' is no timestamp in µs", self.event_time)))?;
+        Ok(times.values())
+    }
+
+    /// A column that every record has a value in.
+    ///
+    /// # Errors
+    /// A batch without it, or with nulls in it.
+    pub fn column<'a>(&self, batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
         let column = batch.column_by_name(name);
         let column = column.ok_or_else(|| KernelError::Batch(format!("stream '{}': no column '{name}'", self.name)))?;
         if column.null_count() > 0 {

@@ -278,15 +278,18 @@ impl Distinct {
         self.counts.is_empty()
     }
 
-    /// Shannon entropy in bits. Summed in the order of ascending counts, so it does not depend on the order of arrival.
+    /// Shannon entropy in bits: exactly 0 of one value, and exact of values that are equally frequent. Summed in the order of
+    /// ascending counts, so it does not depend on the order of arrival.
     pub fn entropy(&self) -> Option<f64> {
         let m = self.multiplicities.as_ref()?;
         let total: u64 = m.iter().map(|(&count, &times)| u64::from(count) * u64::from(times)).sum();
         if total == 0 {
             return None;
         }
-        let weighted: f64 = m.iter().map(|(&c, &times)| f64::from(times) * (f64::from(c) * f64::from(c).log2())).sum();
-        Some(((total as f64).log2() - weighted / total as f64).max(0.0))
+        let total = total as f64;
+        let of = |c: f64| c * (total / c).log2();
+        let weighted: f64 = m.iter().map(|(&c, &times)| f64::from(times) * of(f64::from(c))).sum();
+        Some(weighted / total)
     }
 }
 

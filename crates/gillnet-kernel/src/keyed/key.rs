@@ -117,18 +117,19 @@ impl KeyState {
         before_others
     }
 
-    /// Insert an event without reading.
-    pub fn insert(&mut self, layout: &Layout, event: &[u64]) {
-        match &mut self.events {
-            Events::Small(rows) => {
-                insert_small(rows, layout.stride(), event);
-            }
+    /// Insert an event without reading. True if events of the key lie behind it.
+    pub fn insert(&mut self, layout: &Layout, event: &[u64]) -> bool {
+        let before_others = match &mut self.events {
+            Events::Small(rows) => (insert_small(rows, layout.stride(), event) + 1) * layout.stride() < rows.len(),
             Events::Large(large) => {
+                let before_others = large.is_before_others(event);
                 let at = large.log.lower_bound(row::order_key(event));
                 large.insert(layout, at, event, &self.floors);
+                before_others
             }
-        }
+        };
         self.promote_if_grown(layout);
+        before_others
     }
 
     /// Read every output as of the event at `order`, which the key holds: as at its arrival, over all that is known now.

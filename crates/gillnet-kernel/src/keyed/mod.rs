@@ -18,7 +18,7 @@ pub mod key;
 mod large;
 pub mod layout;
 pub mod log;
-pub mod paged;
+pub(crate) mod paged;
 pub mod reading;
 pub mod row;
 pub mod store;

@@ -148,12 +148,12 @@ impl KeyedStore {
         self.slots[slot].state.run_end(&self.layout, time, gap)
     }
 
-    /// Event `i` of the batch is kept under the key in `slot`; nothing is read.
-    pub fn insert(&mut self, slot: u32, batch: &EventBatch<'_>, i: usize) {
+    /// Event `i` of the batch is kept under the key in `slot`; nothing is read. True if later events of the key are there.
+    pub fn insert(&mut self, slot: u32, batch: &EventBatch<'_>, i: usize) -> bool {
         self.make_room(slot);
         self.fill_row(batch, i);
-        self.slots[slot].state.insert(&self.layout, &self.row);
         self.events += 1;
+        self.slots[slot].state.insert(&self.layout, &self.row)
     }
 
     /// Read every output of `key` as of `time`. `None` for a key that no event has.

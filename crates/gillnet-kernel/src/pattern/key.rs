@@ -45,11 +45,11 @@ pub struct Reading {
 }
 
 impl Key {
-    /// An event arrives; whether later ones are there already. What became of matches is added to `changes`.
+    /// An event arrives. What became of matches is added to `changes`.
     ///
     /// # Errors
     /// A condition that fails.
-    pub fn arrive(&mut self, tools: &mut Tools<'_>, event: &[u64], changes: &mut Vec<Change>) -> Result<bool> {
+    pub fn arrive(&mut self, tools: &mut Tools<'_>, event: &[u64], changes: &mut Vec<Change>) -> Result<()> {
         let (stride, order) = (event.len(), row::order_key(event));
         let newest = self.rows.len().checked_sub(stride).map(|last| row::order_key(&self.rows[last..]));
         let matched = self.search.matches.last().map(|last| last.completed(tools.definition));
@@ -57,12 +57,11 @@ impl Key {
             self.rows.extend_from_slice(event);
             self.search.step(tools, event, Mode::Find)?;
             self.tell(changes);
-            return Ok(false);
+            return Ok(());
         }
         let place = self.place_after(stride, order);
         self.rows.splice(place * stride..place * stride, event.iter().copied());
-        self.run_again(tools, stride, place, changes)?;
-        Ok((place + 1) * stride < self.rows.len())
+        self.run_again(tools, stride, place, changes)
     }
 
     /// Matches that were found since the last call went out with their first revision.
@@ -225,6 +224,12 @@ impl Key {
     pub fn due_at(&self, definition: &Definition) -> Option<i64> {
         let waiting = self.search.runs.iter().filter(|run| run.waiting);
         waiting.map(|run| run.last.0.saturating_add(definition.tail_us)).min()
+    }
+
+    /// When the last match that waits is complete.
+    pub fn due_last(&self, definition: &Definition) -> Option<i64> {
+        let waiting = self.search.runs.iter().filter(|run| run.waiting);
+        waiting.map(|run| run.last.0.saturating_add(definition.tail_us)).max()
     }
 
     /// Matches that waited for a time before `reach` are complete; to be called before [`Self::prune`].

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 
 use super::definition::Definition;
 use super::key::{Change, Key, Reading};
+use super::plan::Skip;
 use super::search::{Match, Tools};
 use crate::error::Result;
 use crate::keyed::interner::Interner;
@@ -32,6 +33,13 @@ struct Slot {
 pub enum Id {
     Text(CompactString),
     Integer(i64),
+}
+
+/// What an arrival did to readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Arrived {
+    /// Before which event time readings behind the event may be others now; none where they stay.
+    pub changed_until: Option<i64>,
 }
 
 /// A match that was found or changed, or that is no match any more: then its events are left out.
@@ -82,6 +90,8 @@ pub struct PatternStore {
     holds: Vec<u64>,
     changes: Vec<Change>,
     told: VecDeque<Told>,
+    /// Nobody takes what is told.
+    silent: bool,
     /// When a match that waits for its time is complete: (time, slot).
     timers: BinaryHeap<Reverse<(i64, u32)>>,
     sweep_at: usize,
@@ -105,6 +115,7 @@ impl PatternStore {
             holds: Vec::new(),
             changes: Vec::new(),
             told: VecDeque::new(),
+            silent: false,
             timers: BinaryHeap::new(),
             sweep_at: 0,
             events: 0,
@@ -122,9 +133,16 @@ impl PatternStore {
         self.over_us = self.over_us.max(over_us);
     }
 
-    /// How far ahead of its time an event can change readings.
-    pub fn influence_us(&self) -> i64 {
-        self.definition.lookback_us().saturating_add(self.over_us)
+    /// Tell nothing of matches: nobody will take it.
+    pub fn silence(&mut self) {
+        self.silent = true;
+    }
+
+    /// How far ahead of its time an event can change readings; none where matches must not overlap, and one that is moved moves
+    /// the next.
+    pub fn influence_us(&self) -> Option<i64> {
+        let bounded = self.definition.skip != Skip::PastLastEvent;
+        bounded.then(|| self.definition.lookback_us().saturating_add(self.over_us))
     }
 
     /// The slot of a key that has events.
@@ -132,13 +150,13 @@ impl PatternStore {
         self.index.get(key).copied()
     }
 
-    /// Event `i` of the batch arrives at `key`; whether later events of the key are there already.
+    /// Event `i` of the batch arrives at `key`.
     ///
     /// # Errors
     /// A condition that fails.
-    pub fn arrive(&mut self, key: &str, batch: &EventBatch<'_>, i: usize) -> Result<bool> {
+    pub fn arrive(&mut self, key: &str, batch: &EventBatch<'_>, i: usize) -> Result<Arrived> {
         if !self.definition.strict && !self.matters(batch.masks[i]) {
-            return Ok(false);
+            return Ok(Arrived::default());
         }
         let slot = self.locate(key);
         self.fill_row(batch, i);
@@ -150,13 +168,27 @@ impl PatternStore {
             dropped: &mut self.dropped,
             holds: &mut self.holds,
         };
-        let before_others = self.slots[slot].key.arrive(&mut tools, &self.row, &mut self.changes)?;
+        self.slots[slot].key.arrive(&mut tools, &self.row, &mut self.changes)?;
         self.events += 1;
+        let arrived = self.arrived(slot, batch.times[i]);
         self.set_timer(slot);
         if !self.changes.is_empty() {
             self.tell(slot)?;
         }
-        Ok(before_others)
+        Ok(arrived)
+    }
+
+    /// Readings follow from matches; with a time after the last event, also from those that wait and that nobody confirmed yet.
+    fn arrived(&self, slot: u32, time: i64) -> Arrived {
+        let completed = |change: &Change| match change {
+            Change::Found(found) | Change::Withdrawn(found) => found.completed(&self.definition).0,
+        };
+        let mut latest = self.changes.iter().map(completed).max();
+        if self.definition.tail_us > 0 {
+            let waiting = self.slots[slot].key.due_last(&self.definition);
+            latest = latest.max(waiting).max(Some(time.saturating_add(self.definition.lookback_us())));
+        }
+        Arrived { changed_until: latest.map(|latest| latest.saturating_add(self.over_us)) }
     }
 
     /// Whether an event can fit a step or break a guard: others change nothing, unless a step is strict.
@@ -266,7 +298,11 @@ impl PatternStore {
 
     /// Turn changes into what is told of them: ids as their column has them, and the events of a match.
     fn tell(&mut self, slot: u32) -> Result<()> {
-        for change in std::mem::take(&mut self.changes) {
+        let changes = std::mem::take(&mut self.changes);
+        if self.silent {
+            return Ok(());
+        }
+        for change in changes {
             let (found, withdrawn) = match change {
                 Change::Found(found) => (found, false),
                 Change::Withdrawn(gone) => (gone, true),

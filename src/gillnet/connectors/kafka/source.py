@@ -454,9 +454,17 @@ class KafkaSource:
         Does not wait: one request is under way at a time, and the next one carries the newest positions. A commit that
         fails is tried again; `close` waits for the last one. A process that dies in between reads those records again.
         """
-        self._to_commit.update(
-            (p, offset) for p, offset in self._positions.items() if self._committed.get(p, -1) != offset
-        )
+        self.commit_to(self._positions)
+
+    def mark(self) -> dict[int, int]:
+        """Return the offset after the last record of each partition that `poll` returned."""
+        return dict(self._positions)
+
+    def commit_to(self, mark: object) -> None:
+        """Commit the positions of a mark, as `commit` does; partitions that were taken away since are left out."""
+        assert isinstance(mark, dict)
+        mine = ((p, offset) for p, offset in mark.items() if p in self._begins)
+        self._to_commit.update((p, offset) for p, offset in mine if self._committed.get(p, -1) != offset)
         self._send_commit()
 
     def _send_commit(self) -> None:

@@ -1,6 +1,6 @@
 """A run's outputs by name, opened when the first record comes for them.
 
-Names: ``decisions``, ``decisions.revisions``, ``alerts``, ``sessions``, ``matches``, and for each stream
+Names: ``decisions``, ``decisions.revisions``, ``alerts``, ``sessions``, ``matches``, ``joins.<name>``, and for each stream
 ``<stream>.malformed``, ``<stream>.duplicate``, ``<stream>.late`` and ``<stream>.too_late``.
 """
 

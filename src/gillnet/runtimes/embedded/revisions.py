@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from gillnet._kernel import Batch
 from gillnet.operators.decide import DECISION, REASONS, SCORE, DecideOperator
 from gillnet.operators.encode import ColumnField, ConstantField, EncodeOperator, GroupField, OutputField, record_keys
-from gillnet.operators.features import CAUSE_ID, CAUSE_STREAM, OLD, REVISION
+from gillnet.operators.features import CAUSE_ID, CAUSE_STREAM, CHANGED, OLD, REVISION, WAS
 from gillnet.runtimes.embedded.stages import SCORE_AS_SCORED, key_column, widened
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class RevisionStage:
 
     Notes
     -----
-    The score and decision of then are computed again from the features of then: with the same model version they are the
+    A record has all features as they are now, the names of those that changed, and these as they were (absent: null). The
+    score and decision of then are computed again from the features of then: with the same model version they are the
     same numbers, and need not be kept for each row.
     """
 
@@ -101,9 +102,10 @@ class RevisionStage:
             fields.append(ColumnField(self._key))
         cause = GroupField("cause", (ColumnField("stream", CAUSE_STREAM), ColumnField("id", CAUSE_ID)))
         fields += [ColumnField("revision", REVISION), cause, ColumnField("flipped", _FLIPPED)]
-        return [*fields, GroupField("old", self._side(OLD)), GroupField("new", self._side(""))]
+        fields.append(ColumnField("changed", CHANGED))
+        return [*fields, GroupField("old", self._side(OLD, WAS)), GroupField("new", self._side("", ""))]
 
-    def _side(self, prefix: str) -> tuple[OutputField, ...]:
+    def _side(self, prefix: str, before_feature: str) -> tuple[OutputField, ...]:
         score: list[OutputField] = []
         if self._scorer is not None:
             score = [
@@ -111,5 +113,5 @@ class RevisionStage:
                 ConstantField("model", self._scorer.model.label),
             ]
         decision = [ColumnField(DECISION, f"{prefix}{DECISION}"), ColumnField(REASONS, f"{prefix}{REASONS}")]
-        features = GroupField("features", tuple(ColumnField(name, f"{prefix}{name}") for name in self._names))
+        features = GroupField("features", tuple(ColumnField(name, f"{before_feature}{name}") for name in self._names))
         return (*score, *decision, features)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 
 from gillnet._kernel import Batch
@@ -24,14 +26,18 @@ from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics, StreamCounts
 from gillnet.operators.decode import Decoded, Malformed, malformed_records, stream_decoder
 from gillnet.operators.encode import EncodeOperator, record_keys
-from gillnet.operators.features import FeatureOperator, Outcome
+from gillnet.operators.features import ARRIVAL_TIME, FeatureOperator, Outcome
 from gillnet.plan.nodes import PipelinePlan
+from gillnet.runtimes.embedded.commits import Commits
+from gillnet.runtimes.embedded.joins import JOINED_AT_ONCE, JoinStage
+from gillnet.runtimes.embedded.keeping import keep_accepted
 from gillnet.runtimes.embedded.matches import MATCHES, MatchStage
 from gillnet.runtimes.embedded.outputs import Outputs
 from gillnet.runtimes.embedded.overlap import HAND_OVER_RECORDS, OverlappedStage
 from gillnet.runtimes.embedded.revisions import REVISED_AT_ONCE, REVISIONS, RevisionStage
 from gillnet.runtimes.embedded.stages import Alert, Detail, ScoringStage, session_encoder
 from gillnet.serving.scorers import Scorer
+from gillnet.stores.history import HistoryWriter
 
 _log = structlog.get_logger("gillnet.run")
 
@@ -44,6 +50,8 @@ _COLLECT_AFTER_OBJECTS = 100_000
 
 # Events that came before others of their key: so many are followed up at once, whatever the interval.
 _MOST_DISTURBANCES = 50_000
+
+_PROGRESS_EVERY_S = 0.25
 
 _SET_ASIDE: dict[int, tuple[str, str]] = {
     Outcome.DUPLICATE: ("duplicate", "a record with this id was read before"),
@@ -110,6 +118,8 @@ class EmbeddedRuntime:
         Where rows, alerts, sessions and side outputs go.
     scorer
         The model's scorer, if the plan has a model.
+    history
+        Where accepted events are kept; committed before the sources are, and closed with the run.
     on_alerts
         Called with each batch's alerts, for a display, on the thread that scores; it must not block.
     on_turn
@@ -137,6 +147,7 @@ class EmbeddedRuntime:
         scorer: Scorer | None = None,
         options: RuntimeOptions | None = None,
         clock: Clock | None = None,
+        history: HistoryWriter | None = None,
         on_alerts: Callable[[list[Alert]], None] | None = None,
         on_turn: Callable[[], None] | None = None,
     ) -> None:
@@ -147,6 +158,7 @@ class EmbeddedRuntime:
         self.features = FeatureOperator(plan)
         self._clock = clock or SystemClock()
         self._outputs = outputs
+        self._history = history
         self._overlapped = OverlappedStage(HAND_OVER_RECORDS if self.options.overlap else None)
         self._on_alerts = on_alerts
         self._on_turn = on_turn
@@ -156,13 +168,16 @@ class EmbeddedRuntime:
         self._stage = ScoringStage(
             plan, self.features, scorer, top_reasons=self.options.top_reasons, detail=self.options.detail
         )
+        self._commits = Commits(self._sources.values())
+        self._waits = plan.emission.kind != "on_arrival"
         self._emit_all = (self.options.emit or ("flagged" if plan.sessions else "all")) == "all"
         self._revise = RevisionStage(plan, scorer, emit_all=self._emit_all)
         self._matches = MatchStage(plan)
+        self._joins = JoinStage(plan, outputs)
         self._session_encoder: EncodeOperator | None = None
         self._small_turn = True
         self._batch_limit = min(_FIRST_BATCH_RECORDS, self.options.max_batch_records)
-        self._committed_s = self._revised_s = self._clock.monotonic_s()
+        self._committed_s = self._revised_s = self._noted_s = self._clock.monotonic_s()
         self._uncommitted = False
         self._done: set[str] = set()
         self._partitioned = {name: s for name, s in self._sources.items() if isinstance(s, PartitionedSource)}
@@ -182,13 +197,18 @@ class EmbeddedRuntime:
                     self._idle()
                 elif self._small_turn:
                     self._clock.sleep(max(0.0, self.options.turn_ms / 1_000 - self._clock.monotonic_s() + began_s))
+                self._release()
                 self._revise_if_due()
                 self._commit_if_due()
+                self._note_progress()
                 if self._on_turn is not None:
                     self._on_turn()
+            self._release(everything=True)
             self._close_sessions()
             self._tell_matches()
+            self._join()
             self._commit()
+            self._note_progress(last=True)
         except BaseException:
             try:
                 self._close()
@@ -202,6 +222,8 @@ class EmbeddedRuntime:
         """Close the sources, then flush and close the sinks: each of them, whatever another one raises."""
         with ExitStack() as closing:
             closing.callback(self._outputs.close)
+            if self._history is not None:
+                closing.callback(self._history.close)
             closing.callback(self._overlapped.close)
             for source in self._sources.values():
                 closing.callback(source.close)
@@ -230,9 +252,14 @@ class EmbeddedRuntime:
                 self._small_turn &= len(raw.values) < _SMALL_BATCH_RECORDS
                 self._process(raw)
             elif source.finished:
-                self._done.add(name)
-                self.features.finish(name)
+                self._finish(name)
         return came
+
+    def _finish(self, stream: str) -> None:
+        self._done.add(stream)
+        self.features.finish(stream)
+        if self._history is not None:
+            self._overlapped.submit(0, partial(self._history.end, stream, self.metrics.batches))
 
     def _process(self, raw: RawBatch) -> None:
         began = self._clock.monotonic_s()
@@ -248,6 +275,7 @@ class EmbeddedRuntime:
         # Not only when all is quiet: one silent partition must not hold the others' watermark.
         self.features.pass_time(raw.arrival_time_us)
         self._divert(raw, decoded, processed.outcomes, counts)
+        self._keep(raw, decoded, processed.outcomes, partitions)
         self.metrics.batches += 1
         spent_s = self._clock.monotonic_s() - began
         if processed.rows is not None and processed.rows.num_rows:
@@ -257,6 +285,19 @@ class EmbeddedRuntime:
             self._adapt(len(raw.values), spent_s)
         self._close_sessions()
         self._tell_matches()
+        self._join()
+
+    def _keep(self, raw: RawBatch, decoded: Decoded, outcomes: bytes, partitions: Sequence[int]) -> None:
+        if self._history is not None and outcomes:
+            number = self.metrics.batches
+            keep = partial(keep_accepted, self._history, raw, decoded, outcomes, partitions, number)
+            self._overlapped.submit(len(outcomes), keep)
+
+    def _release(self, *, everything: bool = False) -> None:
+        """Let rows go that have waited for the watermark, for another stream, or long enough."""
+        now_us = self._clock.now_us()
+        if self._waits and (rows := self.features.release(now_us, everything=everything)) is not None:
+            self._overlapped.submit(rows.num_rows, partial(self._emit, rows, now_us, 0, 0.0))
 
     def _register_partitions(self, stream: str, now_us: int) -> None:
         """Let every assigned partition hold the watermark, before the first record of the fastest one can move it."""
@@ -320,8 +361,17 @@ class EmbeddedRuntime:
                 self._outputs.write("alerts", *self._stage.encode(scored.batch.take(alerts)))
             if self._on_alerts is not None:
                 self._on_alerts(self._stage.alerts(scored.batch, alerts))
-        self.metrics.latency_ms.add((self._clock.now_us() - arrival_us) / 1_000, rows.num_rows)
+        self._note_latency(rows, arrival_us)
         self._adapt(records, spent_s + self._clock.monotonic_s() - began)
+
+    def _note_latency(self, rows: Batch, arrival_us: int) -> None:
+        now_us = self._clock.now_us()
+        if not self._waits:
+            self.metrics.latency_ms.add((now_us - arrival_us) / 1_000, rows.num_rows)
+            return
+        arrivals = pc.value_counts(rows.column(ARRIVAL_TIME).cast(pa.int64()))
+        for arrived_us, count in zip(*(column.to_pylist() for column in arrivals.flatten()), strict=True):
+            self.metrics.latency_ms.add((now_us - arrived_us) / 1_000, count)
 
     def _close_sessions(self) -> None:
         if self.plan.sessions is None:
@@ -347,6 +397,14 @@ class EmbeddedRuntime:
         if self._session_encoder is None:
             self._session_encoder = session_encoder(self.plan, closed.column_names)
         self._outputs.write("sessions", self._session_encoder.encode(closed), record_keys(closed, key))
+
+    def _join(self) -> None:
+        if not self.plan.joins:
+            return
+        while (joined := self.features.joined(JOINED_AT_ONCE)) is not None:
+            number, rows = joined
+            self._overlapped.submit(rows.num_rows, partial(self._joins.write, number, rows))
+        self.metrics.joins = self.features.join_counts()
 
     def _revise_if_due(self) -> None:
         due = self._clock.monotonic_s() - self._revised_s >= self.options.revision_interval_s
@@ -377,6 +435,15 @@ class EmbeddedRuntime:
         self.features.pass_time(self._clock.now_us())
         self._close_sessions()
         self._tell_matches()
+        self._join()
+
+    def _note_progress(self, *, last: bool = False) -> None:
+        """Sample how far the streams are, some times a second: only this thread may look at the kernel's state."""
+        now_s = self._clock.monotonic_s()
+        if not last and now_s - self._noted_s < _PROGRESS_EVERY_S:
+            return
+        self._noted_s, now_us = now_s, self._clock.now_us()
+        self.metrics.progress = {name: self.features.progress(name, now_us) for name in self._sources}
 
     def _commit_if_due(self) -> None:
         if self._uncommitted and self._clock.monotonic_s() - self._committed_s >= self.options.commit_interval_s:
@@ -386,9 +453,10 @@ class EmbeddedRuntime:
         # What disturbed a row is known to this process only: its revision must be out before its offset is.
         self._revise_rows()
         self._overlapped.drain()
+        if self._history is not None:
+            self._history.commit()
         self._outputs.flush()
-        for source in self._sources.values():
-            source.commit()
+        self._commits.commit(self._clock.now_us(), self.features.waiting_since_us() if self._waits else None)
         self._committed_s = self._clock.monotonic_s()
         self._uncommitted = False
 

@@ -1,0 +1,69 @@
+//! `BatchEngine`: a plan over complete, sorted input, and what brings input into that order.
+
+use arrow::array::{Array, ArrayRef, UInt64Array};
+use arrow_pyarrow::ToPyArrow;
+use gillnet_kernel::arrival::id_key::id_keys;
+use gillnet_kernel::engine::batch::{sort_events as sorted, BatchEngine};
+use gillnet_kernel::engine::plan::Plan;
+use pyo3::prelude::*;
+
+use crate::{kernel_error, PyBatch};
+
+#[pyclass(name = "BatchEngine", module = "gillnet._kernel")]
+pub struct PyBatchEngine(BatchEngine);
+
+#[pymethods]
+impl PyBatchEngine {
+    #[new]
+    fn new(plan: &str, shards: usize, threads: usize) -> PyResult<Self> {
+        let plan = Plan::from_json(plan).map_err(kernel_error)?;
+        Ok(Self(BatchEngine::new(&plan, shards, threads).map_err(kernel_error)?))
+    }
+
+    /// The rows of every event before `until_us` that was not handed in yet (none: of all), and the sessions that closed.
+    #[pyo3(signature = (part, until_us=None))]
+    fn process(
+        &mut self,
+        py: Python<'_>,
+        part: Vec<(String, PyRef<'_, PyBatch>)>,
+        until_us: Option<i64>,
+    ) -> PyResult<(PyBatch, Option<PyBatch>)> {
+        let part: Vec<_> = part.into_iter().map(|(stream, batch)| (stream, batch.0.clone())).collect();
+        let engine = &mut self.0;
+        let done = py.detach(|| engine.process(&part, until_us.unwrap_or(i64::MAX))).map_err(kernel_error)?;
+        Ok((PyBatch(done.rows), done.sessions.map(PyBatch)))
+    }
+
+    fn lookback_us(&self) -> Option<i64> {
+        self.0.lookback_us()
+    }
+
+    /// Keys and events held.
+    fn held(&self) -> (usize, usize) {
+        self.0.held()
+    }
+}
+
+/// The events of a batch in the order of time, id and arrival.
+#[pyfunction]
+fn sort_events(py: Python<'_>, batch: &PyBatch, event_time: &str, id: &str) -> PyResult<PyBatch> {
+    py.detach(|| sorted(&batch.0, event_time, id)).map(PyBatch).map_err(kernel_error)
+}
+
+/// The two words of each id key: equal ids have equal words, different ids different ones, and they keep the ids' order.
+#[pyfunction]
+fn id_words<'py>(py: Python<'py>, batch: &PyBatch, id: &str) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let column: &ArrayRef =
+        batch.0.column_by_name(id).ok_or_else(|| pyo3::exceptions::PyKeyError::new_err(id.to_owned()))?;
+    let keys = py.detach(|| id_keys(column)).map_err(kernel_error)?;
+    let high = UInt64Array::from_iter_values(keys.iter().map(|key| (key >> 64) as u64));
+    let low = UInt64Array::from_iter_values(keys.iter().map(|&key| key as u64));
+    Ok((high.to_data().to_pyarrow(py)?, low.to_data().to_pyarrow(py)?))
+}
+
+/// Add this file's classes and functions to the module.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<PyBatchEngine>()?;
+    m.add_function(wrap_pyfunction!(sort_events, m)?)?;
+    m.add_function(wrap_pyfunction!(id_words, m)?)
+}

@@ -1,0 +1,237 @@
+"""A plan over complete input: sort, cut into parts of event time, compute each part on all cores, score on demand.
+
+The rows are those of a live run after its last revision, bit for bit (I2): `gillnet._kernel.BatchEngine` says how. It knows
+neither where events come from nor where rows go: events come in as Arrow batches, and rows go out as Arrow batches.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gillnet._kernel import Batch, BatchEngine
+from gillnet.core.errors import ConfigurationError, PlanError
+from gillnet.operators.decide import SCORE, DecideOperator
+from gillnet.operators.features import arrow_schema
+from gillnet.plan.serde import dumps
+from gillnet.runtimes.batch.sorting import EventSorter, cut_points, instant, within
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from gillnet.plan.nodes import PipelinePlan
+    from gillnet.serving.scorers import Scorer
+
+SCORE_AS_SCORED = "__score"
+_BEGINNING = -(2**63)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOptions:
+    """How a batch run uses the machine. No option changes a value.
+
+    Attributes
+    ----------
+    threads
+        Threads of the kernel; None takes the cores that the process may use.
+    part_rows
+        Events of all streams that are worked on together, about.
+    memory_bytes
+        Events of all streams that wait in memory to be sorted; more go to files.
+    directory
+        Where those files go, in a directory of their own that is removed at the end; None takes the system's place for
+        temporary files. They take about as much room as the events in memory.
+    """
+
+    threads: int | None = None
+    part_rows: int = 262_144
+    memory_bytes: int = 1 << 29
+    directory: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPart:
+    """Rows of a span of event time, in the order of (time, id), and the sessions that closed, in the order of their ends.
+
+    Columns of rows: the root stream's, the features, ``__feature_states``, for sessions ``__session_start``, further columns of
+    the events as they came (such as ``__arrival_time``), and with scores ``score``, ``__score``, ``decision`` and ``reasons``.
+    """
+
+    rows: pa.RecordBatch
+    sessions: pa.RecordBatch | None
+
+
+class BatchRuntime:
+    """Computes the final answer of a plan.
+
+    Parameters
+    ----------
+    plan
+        The pipeline's plan.
+    scorer
+        The model's scorer, where rows shall have scores.
+    decide
+        Add decisions and reasons by the plan's policy; with a model this needs the scorer.
+    options
+        How the machine is used.
+
+    Attributes
+    ----------
+    repeated
+        By stream, how many events were left out since their id had come before.
+
+    Raises
+    ------
+    PlanError
+        If the plan cannot be executed.
+    ConfigurationError
+        If decisions are asked of a plan with a model, and there is no scorer.
+
+    Notes
+    -----
+    Memory: ``memory_bytes`` twice while a run is sorted, one part, and the events that windows reach back to (about 8 bytes ×
+    (4 + input columns) each). Not the whole input: events beyond ``memory_bytes`` are on disk.
+
+    What differs from a live run's last revisions: nothing is late, so no row is stale; baselines and keys over their limit
+    are as `gillnet._kernel.BatchEngine` says; an id that comes again counts as a repetition however much later that is, while a
+    live run remembers ids for the allowed lateness only.
+
+    Examples
+    --------
+    >>> import gillnet as gn
+    >>> payment = gn.Schema(id=gn.Integer(), ts=gn.Timestamp("us"), card=gn.String())
+    >>> payments = gn.Stream("payments", schema=payment, id="id", event_time="ts")
+    >>> plan = gn.Pipeline(gn.Features(payments, n=payments.by("card").count(over="1h"))).plan
+    >>> events = pa.record_batch({"id": [2, 1], "ts": pa.array([7, 3], pa.timestamp("us", "UTC")), "card": ["a", "a"]})
+    >>> [part.rows.column("n").to_pylist() for part in BatchRuntime(plan).run({"payments": [events]})]
+    [[1, 2]]
+    """
+
+    def __init__(
+        self,
+        plan: PipelinePlan,
+        *,
+        scorer: Scorer | None = None,
+        decide: bool = False,
+        options: BatchOptions | None = None,
+    ) -> None:
+        self.plan = plan
+        self.options = options or BatchOptions()
+        self.repeated: dict[str, int] = {}
+        if decide and plan.model is not None and scorer is None:
+            raise ConfigurationError(
+                f"pipeline {plan.name!r}: decisions need the score of {plan.model.ref!r}; give its scorer."
+            )
+        self._scorer = scorer
+        self._decides = decide
+        self._decide: DecideOperator | None = None
+        self._threads = self.options.threads or len(os.sched_getaffinity(0))
+        self._engine()  # So that a plan that cannot be executed is told now.
+
+    def run(
+        self,
+        events: Mapping[str, Iterable[pa.RecordBatch]],
+        *,
+        from_us: int | None = None,
+        to_us: int | None = None,
+    ) -> Iterator[BatchPart]:
+        """Compute the rows with event time in [from, to).
+
+        Parameters
+        ----------
+        events
+            For each stream its events as Arrow batches, in the order of arrival: of events with the same id the first counts.
+            Columns beyond the stream's schema go through to the rows of the root.
+        from_us, to_us
+            Bounds of the rows, microseconds UTC; None for none. Events before ``from_us`` are read all the same, as far back
+            as windows reach.
+
+        Yields
+        ------
+        BatchPart
+            In the order of event time. Sessions are those of the events before ``to_us``, where their start is in the bounds.
+        """
+        engine = self._engine()
+        reach = engine.lookback_us()
+        first_us = None if from_us is None or reach is None else from_us - reach
+        with tempfile.TemporaryDirectory(prefix="gillnet-batch-", dir=self.options.directory) as directory:
+            sorters = self._sorted(events, Path(directory), first_us, to_us)
+            points = cut_points(
+                [c for sorter in sorters.values() for c in sorter.chunk_sizes()], self.options.part_rows
+            )
+            low = _BEGINNING
+            for until in [*points, None]:
+                spans = {name: sorter.span(low, until) for name, sorter in sorters.items()}
+                part = [(name, batch) for name, batch in spans.items() if batch is not None]
+                rows, sessions = engine.process(part, until)
+                yield self._part(rows, sessions, from_us)
+                low = until or low
+
+    def _engine(self) -> BatchEngine:
+        try:
+            # More shards than threads: their keys are not equally busy.
+            return BatchEngine(dumps(self.plan), 1 if self._threads == 1 else 4 * self._threads, self._threads)
+        except ValueError as error:
+            raise PlanError(f"pipeline {self.plan.name!r} cannot be executed: {error}.") from error
+
+    def _sorted(
+        self,
+        events: Mapping[str, Iterable[pa.RecordBatch]],
+        directory: Path,
+        first_us: int | None,
+        to_us: int | None,
+    ) -> dict[str, EventSorter]:
+        _check_streams(self.plan, events)
+        room = self.options.memory_bytes // len(self.plan.streams)
+        sorters = {
+            stream.name: EventSorter(stream, directory, memory_bytes=room, from_us=first_us, to_us=to_us)
+            for stream in self.plan.streams
+        }
+        for name, sorter in sorters.items():
+            columns = arrow_schema(sorter.stream.schema)
+            for batch in events[name]:
+                sorter.add(_typed(batch, columns, name))
+            sorter.finish()
+            self.repeated[name] = sorter.repeated
+        return sorters
+
+    def _part(self, rows: Batch, sessions: Batch | None, from_us: int | None) -> BatchPart:
+        root = self.plan.stream(self.plan.root)
+        rows = Batch.from_pyarrow(within(rows.to_pyarrow(), root, from_us, None))
+        if self._scorer is not None:
+            rows = self._scorer.score(rows).cast_column(SCORE, "float64", SCORE_AS_SCORED)
+        if self._decides:
+            self._decide = self._decide or DecideOperator(self.plan, rows.to_pyarrow().schema)
+            rows = self._decide.decide(rows)[0]
+        closed = None if sessions is None else sessions.to_pyarrow()
+        if closed is not None and from_us is not None:
+            closed = closed.filter(pc.greater_equal(closed.column("session_start"), instant(from_us)))
+        return BatchPart(rows.to_pyarrow(), closed)
+
+
+def _check_streams(plan: PipelinePlan, events: Mapping[str, object]) -> None:
+    wanted = {stream.name for stream in plan.streams}
+    if wanted != set(events):
+        raise ConfigurationError(
+            f"pipeline {plan.name!r}: there are events for {', '.join(sorted(events)) or 'no stream'}, and its streams are "
+            f"{', '.join(sorted(wanted))}; give the events of each."
+        )
+
+
+def _typed(batch: pa.RecordBatch, columns: pa.Schema, stream: str) -> pa.RecordBatch:
+    """Return the batch with the stream's columns in their types, then the others, which must begin with ``__``."""
+    if missing := [name for name in columns.names if name not in batch.schema.names]:
+        raise ConfigurationError(f"stream {stream!r}: the events have no column {missing[0]!r}; rename or add it.")
+    extra = [name for name in batch.schema.names if name.startswith("__")]
+    try:
+        arrays = [batch.column(field.name).cast(field.type) for field in columns]
+    except pa.ArrowInvalid as error:
+        raise ConfigurationError(f"stream {stream!r}: the events do not fit its schema: {error}.") from error
+    fields = [*columns, *(batch.schema.field(name) for name in extra)]
+    return pa.RecordBatch.from_arrays([*arrays, *(batch.column(name) for name in extra)], schema=pa.schema(fields))

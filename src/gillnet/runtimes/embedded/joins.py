@@ -1,0 +1,49 @@
+"""Rows of joins: encoded, and written to an output for each join."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gillnet.operators.encode import ColumnField, EncodeOperator, GroupField, OutputField, record_keys
+
+if TYPE_CHECKING:
+    from gillnet._kernel import Batch
+    from gillnet.plan.joins import IntervalJoinNode
+    from gillnet.plan.nodes import PipelinePlan
+    from gillnet.runtimes.embedded.outputs import Outputs
+
+JOINED_AT_ONCE = 4_096
+"""Rows that one call gives, or somewhat more, so that no batch grows without bound."""
+
+_KEY = "__key"
+_HEAD = ("key", "left_id", "left_time", "right_id", "right_time")
+
+
+class JoinStage:
+    """Writes the rows of a plan's joins.
+
+    Parameters
+    ----------
+    plan
+        The pipeline's plan.
+    outputs
+        Where they go: to ``joins.<name>``, keyed by the join's key.
+    """
+
+    def __init__(self, plan: PipelinePlan, outputs: Outputs) -> None:
+        self._outputs = outputs
+        self._names = [f"joins.{join.name}" for join in plan.joins]
+        self._encoders = [EncodeOperator(_fields(join), omit_nulls=True) for join in plan.joins]
+
+    def write(self, join: int, rows: Batch) -> None:
+        """Write rows of join number ``join`` of the plan."""
+        name = self._names[join]
+        if self._outputs.wanted(name):
+            self._outputs.write(name, self._encoders[join].encode(rows), record_keys(rows, _KEY))
+
+
+def _fields(join: IntervalJoinNode) -> list[OutputField]:
+    columns = GroupField("columns", tuple(ColumnField(column.name) for column in join.select))
+    head: list[OutputField] = [ColumnField(name, f"__{name}") for name in _HEAD]
+    flags = [ColumnField(name, f"__{name}") for name in ("revision", "withdrawn", "saturated")]
+    return [*head, *((columns,) if join.select else ()), *flags]
