@@ -1,4 +1,4 @@
-"""What a case comes to, in the form of its golden file: one line a row, session, side record and stream's counts."""
+"""What a case comes to, in the form of its golden file: one line a row, session, join's row, side record and stream's counts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from gillnet.testing.oracle_joins import last_revisions
+
 COUNTS = ("read", "scored", "duplicate", "malformed", "too_late", "late")
 _REVISION = re.compile(r'"revision":\d+,')
+_JOIN_REVISION = re.compile(r',"revision":\d+(?=[,}])')
 
 
 @dataclass(slots=True)
@@ -19,6 +22,7 @@ class Outcome:
     rows: list[str] = field(default_factory=list)
     sessions: list[str] = field(default_factory=list)
     matches: list[str] = field(default_factory=list)
+    joins: list[str] = field(default_factory=list)
     sides: dict[str, list[str]] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -30,6 +34,7 @@ class Outcome:
             *(f'{{"row":{row}}}' for row in self.rows),
             *(f'{{"session":{session}}}' for session in self.sessions),
             *(f'{{"match":{match}}}' for match in self.matches),
+            *self.joins,
             *sides,
             *counts,
         ]
@@ -72,3 +77,14 @@ def final_matches(emitted: Iterable[str]) -> list[str]:
         else:
             last[identity] = _REVISION.sub("", text, count=1)
     return sorted(last.values())
+
+
+def join_line(name: str, row: str) -> str:
+    """Return a row of a join."""
+    return f'{{"join":"{name}","row":{row}}}'
+
+
+def final_join(name: str, emitted: Iterable[str]) -> list[str]:
+    """Keep what a consumer keeps of a join: the last revision of each pair of ids, less those that are withdrawn."""
+    rows = [json.loads(text) | {"text": text} for text in emitted]
+    return [join_line(name, _JOIN_REVISION.sub("", str(row["text"]), count=1)) for row in last_revisions(rows)]

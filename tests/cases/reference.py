@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.cases.harness import Case
 from tests.cases.outcome import COUNTS, Outcome, side_line
+from tests.cases.reference_joins import joined
 from tests.cases.script import Step
 
 from gillnet.plan.expressions import Column, columns_of
@@ -135,6 +136,8 @@ class _Run:
         if self.plan.sessions is not None:
             self.result.sessions = self._sessions()
         self.result.matches = self._matches()
+        events = {name: (stream.node, stream.events) for name, stream in self.streams.items()}
+        self.result.joins = joined(self.plan.joins, events, _text)
         self.result.counts = {name: stream.counts for name, stream in self.streams.items() if stream.counts["read"]}
         return self.result
 
@@ -322,6 +325,7 @@ def _keys(plan: PipelinePlan, stream: StreamNode) -> set[str]:
     if stream.name == plan.root:
         keys |= {feature.at for feature in keyed if feature.at}
         keys |= {plan.sessions.key} if plan.sessions else set()
+    keys |= {side.key for join in plan.joins for side in (join.left, join.right) if side.stream == stream.name}
     return keys
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from effort import examples
@@ -49,11 +48,19 @@ class Emitted:
         self.names = names
         self.rows: dict[str, Row] = {}
         self.revisions: dict[str, int] = {}
+        self.table: dict[str, Row] = {}
+        """What came last of each row, over all crashes: at-least-once, so some of it came again."""
+
+    def as_of_now(self) -> Emitted:
+        """Return a copy that goes on apart from this one, with the same table."""
+        copied = Emitted(self.names)
+        copied.rows, copied.revisions, copied.table = dict(self.rows), dict(self.revisions), self.table
+        return copied
 
     def rows_came(self, batch: Batch | None) -> None:
         for row in with_times(batch) if batch is not None else []:
             assert row["id"] not in self.rows
-            self.rows[row["id"]] = row
+            self.rows[row["id"]] = self.table[row["id"]] = row
             self.revisions[row["id"]] = 0
 
     def revisions_came(self, engine: Engine, most: int) -> None:
@@ -67,7 +74,7 @@ class Emitted:
                 assert all(same(row[f"__was.{name}"], row[f"__old.{name}"]) for name in changed)
                 assert row["__revision"] == self.revisions[row["id"]] + 1
                 assert row["__cause_id"] != row["id"]
-                self.rows[row["id"]] = before | {name: row[name] for name in self.names}
+                self.rows[row["id"]] = self.table[row["id"]] = before | {name: row[name] for name in self.names}
                 self.revisions[row["id"]] += 1
 
 
@@ -80,28 +87,51 @@ def complete(node: AggregateNode, events: dict[str, list[Event]], row: Row) -> A
     return read(node, of_key, row["ts"], own_event, evaluate)
 
 
-def feed(
-    engine: Engine,
-    emitted: Emitted,
-    batches: list[tuple[str, list[Row]]],
-    revise_after: Callable[[int], bool],
-    most: int,
-) -> dict[str, list[Row]]:
-    """Let batches arrive a second apart, and the streams end; return the events that were accepted."""
-    accepted: dict[str, list[Row]] = {stream: [] for stream, _ in batches}
-    now = ARRIVAL
-    for number, (stream, rows) in enumerate(batches):
-        now += SECOND
-        outcomes, batch = engine.process(stream, batch_of(rows), now)
-        accepted[stream] += [row for row, outcome in zip(rows, outcomes, strict=True) if outcome in TAKEN]
-        emitted.rows_came(batch)
-        engine.pass_time(now)
-        emitted.rows_came(engine.release(now, False))
-        if revise_after(number):
-            emitted.revisions_came(engine, most)
-    emitted.rows_came(engine.release(now, True))
-    emitted.revisions_came(engine, most)
-    return accepted
+@dataclass(slots=True)
+class Run:
+    """A run over batches that arrive a second apart. It loses its engine now and then, and goes on from the last snapshot."""
+
+    plan: str
+    batches: list[tuple[str, list[Row]]]
+    emitted: Emitted
+    revise_every: int
+    most: int
+    snapshot_every: int = 10**9
+    crashes: frozenset[int] = frozenset()
+    engine: Engine = field(init=False)
+    accepted: dict[int, list[Row]] = field(init=False, default_factory=dict)
+
+    def to_the_end(self) -> None:
+        self.engine = Engine(self.plan)
+        crashes, number = set(self.crashes), 0
+        while number < len(self.batches):
+            if number % self.snapshot_every == 0:
+                saved = number, self.engine.snapshot(), self.emitted.as_of_now()
+            self._arrive(number)
+            if number in crashes:
+                crashes.remove(number)
+                number, snapshot, self.emitted = saved[0], saved[1], saved[2].as_of_now()
+                self.engine = Engine.restore(self.plan, snapshot)
+            else:
+                number += 1
+        self.emitted.rows_came(self.engine.release(ARRIVAL + len(self.batches) * SECOND, True))
+        self.emitted.revisions_came(self.engine, self.most)
+
+    def _arrive(self, number: int) -> None:
+        stream, rows = self.batches[number]
+        now = ARRIVAL + (number + 1) * SECOND
+        outcomes, batch = self.engine.process(stream, batch_of(rows), now)
+        taken = [row for row, outcome in zip(rows, outcomes, strict=True) if outcome in TAKEN]
+        # What is read again after a crash is no duplicate: the snapshot has not seen it.
+        assert self.accepted.setdefault(number, taken) == taken
+        self.emitted.rows_came(batch)
+        self.engine.pass_time(now)
+        self.emitted.rows_came(self.engine.release(now, False))
+        if number % self.revise_every == 0:
+            self.emitted.revisions_came(self.engine, self.most)
+
+    def accepted_of(self, stream: str) -> list[Row]:
+        return [row for number, rows in self.accepted.items() if self.batches[number][0] == stream for row in rows]
 
 
 @examples(300)
@@ -117,27 +147,42 @@ def feed(
     most=st.sampled_from([1, 3, 1_000]),
     emission=st.sampled_from(EMISSIONS),
     lateness=st.sampled_from([10**15, 10**15, 0, SECOND, 20 * SECOND]),
+    snapshot_every=st.integers(1, 6),
+    crashes=st.one_of(st.just(frozenset()), st.frozensets(st.integers(0, 12), max_size=4)),
 )
 def test_i2_the_last_revision_equals_the_complete_answer(
-    nodes, looked_up, roots, others, at_roots, at_others, order, every, most, emission, lateness
+    nodes,
+    looked_up,
+    roots,
+    others,
+    at_roots,
+    at_others,
+    order,
+    every,
+    most,
+    emission,
+    lateness,
+    snapshot_every,
+    crashes,
 ):
-    """I2, I1, I8: any windows, two streams in any order of arrival, any batches, lateness and emission, revised at any time."""
+    """I2, I1, I5, I8: any windows, two streams in any order of arrival, any batches, lateness, emission, revisions and crashes."""
     features = [*nodes, *looked_up]
     others = [row | {"id": f"o{row['id']}"} for row in others] if looked_up else []
     streams = [stream_plan(name, allowed_lateness_us=lateness) for name in (["s", "o"] if looked_up else ["s"])]
-    engine = Engine(engine_plan(features, *streams, revisions=True, emission=emission))
+    plan = engine_plan(features, *streams, revisions=True, emission=emission)
     batches = [("s", rows) for rows in split(roots, at_roots)]
     batches += [("o", rows) for rows in split(others, at_others)] if others else []
     order.shuffle(batches)
-    emitted = Emitted([node.name for node in features])
-    accepted = feed(engine, emitted, batches, lambda number: number % every == 0, most)
-    events = {stream: [Event(row["ts"], row["id"], row) for row in rows] for stream, rows in accepted.items()}
-    assert emitted.rows.keys() == {row["id"] for row in accepted["s"]}
-    for row in emitted.rows.values():
+    run = Run(plan, batches, Emitted([node.name for node in features]), every, most, snapshot_every, crashes)
+    run.to_the_end()
+    events = {name: [Event(row["ts"], row["id"], row) for row in run.accepted_of(name)] for name in ("s", "o")}
+    assert run.emitted.table == run.emitted.rows
+    assert run.emitted.table.keys() == {row["id"] for row in run.accepted_of("s")}
+    for row in run.emitted.table.values():
         for node in features:
             expected = complete(node, events, row)
             assert same(row[node.name], expected), (node, row["id"], row[node.name], expected)
-    assert engine.stats()["unrevised"] == 0
+    assert run.engine.stats()["unrevised"] == 0
 
 
 def rows_at(number: int, count: int, *, key: str = "a") -> list[Row]:

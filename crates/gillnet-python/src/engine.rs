@@ -26,6 +26,19 @@ impl PyEngine {
         Ok(Self(Engine::new(&plan).map_err(kernel_error)?))
     }
 
+    #[staticmethod]
+    fn restore(py: Python<'_>, plan: &str, snapshot: &[u8]) -> PyResult<Self> {
+        let plan = Plan::from_json(plan).map_err(kernel_error)?;
+        let engine = py.detach(|| Engine::restore(&plan, snapshot));
+        Ok(Self(engine.map_err(kernel_error)?))
+    }
+
+    fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let engine = &self.0;
+        let bytes = py.detach(|| engine.snapshot()).map_err(kernel_error)?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
     #[pyo3(signature = (stream, batch, arrival_us, partitions=None))]
     fn process<'py>(
         &mut self,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from gillnet.api.aggregates import Aggregate, Aggregation, WindowSpec, bind
 from gillnet.api.aggregates import functions as fn
+from gillnet.api.as_of import AsOf, present_in_all
 from gillnet.api.expressions import Expr
 from gillnet.api.patterns import Pattern, Sequence, bind_pattern
 from gillnet.core.errors import DefinitionError
@@ -220,6 +221,35 @@ class Entity:
     ) -> Aggregate:
         """Return the value of the newest event in the window that has one: without delay, the event itself."""
         return self.aggregate(fn.last(value, where=where), over=over, delay=delay)
+
+    def as_of(self, *, within: Duration, where: Expr | None = None, **columns: str | Expr) -> AsOf:
+        """Return columns of the key's latest event at or before another stream's event: an as-of join.
+
+        Parameters
+        ----------
+        within
+            The event lies in (t - within, t] of the reading's time t; at the same time, the one with the last id counts.
+        where
+            Keep the events for which this is true.
+        **columns
+            Feature name to column or expression of this stream. All are of one event: the latest that has them all.
+
+        Returns
+        -------
+        AsOf
+            Give it ``.at(column)``, and unpack that into `Features`. A feature is null where there is no such event.
+
+        Examples
+        --------
+        >>> import gillnet as gn
+        >>> Click = gn.Schema(click_id=gn.String(), ts=gn.Timestamp(), user_id=gn.String(), url=gn.String())
+        >>> clicks = gn.Stream("clicks", schema=Click, id="click_id", event_time="ts")
+        >>> clicks.by("user_id").as_of(last_url="url", within="10m").at("user_id")
+        {'last_url': <last of url over 10m of clicks by user_id, at user_id>}
+        """
+        what = f"as_of of {self.stream.name} by {self.key or 'nothing'}"
+        condition = present_in_all(self.stream.node, what, columns, where)
+        return AsOf({name: self.last(value, over=within, where=condition) for name, value in columns.items()})
 
     def entropy(
         self, value: str | Expr, *, over: Duration | WindowSpec, where: Expr | None = None, delay: Duration = "0s"

@@ -141,6 +141,8 @@ class PlainReport:
             name: f"read={c.read} scored={c.scored} duplicate={c.duplicate} malformed={c.malformed} too_late={c.too_late}"
             for name, c in view.streams.items()
         }
+        for stream in view.progress:
+            _log.info("watermark", **watermark_fields(stream))
         _log.info(
             event,
             elapsed_s=round(view.elapsed_s, 1),

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import typer
 
 from gillnet.cli.broker import kafka
+from gillnet.cli.consistency import repair, verify
 from gillnet.cli.demo import demo
 from gillnet.cli.errors import ReadableErrors
 from gillnet.cli.inspect import explain, models, version
+from gillnet.cli.lateness import lateness
 from gillnet.cli.run import run
 from gillnet.cli.simulate import simulate
 
@@ -25,6 +27,9 @@ _COMMANDS: dict[Callable[..., None], str] = {
     demo: "Show bots and fraud caught live, in a minute.",
     run: "Run a pipeline.",
     explain: "Print what a pipeline computes.",
+    verify: "Compare a run with the batch answer.",
+    repair: "Correct what late data would have changed.",
+    lateness: "Choose a watermark delay from a stream's delays.",
     simulate: "Write simulated streams to Kafka or files.",
     kafka: "Start a real Kafka broker on this machine.",
     models: "List models: versions, aliases, metrics.",

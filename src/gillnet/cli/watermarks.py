@@ -52,7 +52,7 @@ def watermark_fields(progress: StreamProgress) -> dict[str, Any]:
     fields: dict[str, Any] = {"stream": progress.stream, "at": watermark_time(progress)}
     if progress.lag_us is not None:
         fields["behind_s"] = round(progress.lag_us / SECOND, 1)
-    if progress.held_by is not None:
+    if progress.held_by is not None and len(progress.partitions) > 1:
         fields["held_by"] = progress.held_by
     if progress.idle and not progress.ended:
         fields["idle"] = _named(progress.idle)

@@ -17,6 +17,10 @@ class PlanError(GillnetError):
     """A serialised plan cannot be read: another version, an unknown node, or a torn file."""
 
 
+class StateError(GillnetError):
+    """Stored state cannot be read or written: of another version or plan, torn or changed, or of a part that has no form yet."""
+
+
 class ModelError(GillnetError):
     """A model file is missing or broken, or does not fit the features of the pipeline."""
 

@@ -30,6 +30,10 @@ class RawBatch:
         record.
     offset
         Gives the place of record *i* in its partition; None where a source has none.
+    recorded_arrival_us
+        Gives when record *i* arrived by the source's own record, microseconds UTC: the broker's timestamp, or the arrival
+        that a simulation gave it. None where nothing recorded it. For looking back at delays; a run goes by
+        ``arrival_time_us``.
     """
 
     stream: str
@@ -38,6 +42,7 @@ class RawBatch:
     arrival_time_us: int
     envelope: Callable[[int], tuple[bytes | None, Headers]] = field(default=lambda _: (None, []))
     offset: Callable[[int], int | None] = field(default=lambda _: None)
+    recorded_arrival_us: Callable[[int], int | None] = field(default=lambda _: None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,7 @@ class Difference:
     @property
     def flipped(self) -> bool:
         """Whether the decision would have been another one."""
-        return bool(self.emitted and self.expected and self.emitted["decision"] != self.expected["decision"])
+        return bool(self.emitted and self.expected and self.emitted.get(DECISION) != self.expected.get(DECISION))
 
 
 @dataclass(slots=True)
@@ -89,6 +89,8 @@ class Consistency:
         Rows that went out more than once.
     left_out
         Features that are not compared, since they depend on when a row was judged and not only on the events: baselines.
+    other_model
+        Rows that another model version scored: their features are compared, their scores are not.
     differences
         The first `LOOKED_UP` of all that are not equal, in the order of the batch answer.
     """
@@ -100,6 +102,7 @@ class Consistency:
     differing: int = 0
     revised: int = 0
     left_out: tuple[str, ...] = ()
+    other_model: int = 0
     differences: list[Difference] = field(default_factory=list)
 
     @property
@@ -123,9 +126,20 @@ class Consistency:
 
 
 @dataclass(frozen=True, slots=True)
+class _Row:
+    """A row taken apart: what is compared, and whether score and decision belong to it."""
+
+    id: str
+    event_time: str
+    content: bytes
+    judged: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Emitted:
     revision: int
     digest: bytes
+    judged: bool
 
 
 class RowComparer:
@@ -144,43 +158,78 @@ class RowComparer:
         self._scorer = scorer
         self._id = plan.stream(plan.root).id
         self.left_out = _left_out(plan)
-        self._judged = not self.left_out  # Otherwise score and decision may rest on what is left out.
+        # Where something is left out, score and decision may rest on it.
+        judged = (DECISION, REASONS) if scorer is None else (SCORE, DECISION, REASONS)
+        self._judged_by: tuple[str, ...] = () if self.left_out else judged
         self._encoder = EncodeOperator(self._fields(), omit_nulls=True)
         self._decide: DecideOperator | None = None
 
-    def compare(self, outputs: Outputs, expected: Iterable[Batch]) -> Consistency:
+    def compare(
+        self,
+        outputs: Outputs,
+        expected: Iterable[Batch],
+        *,
+        since: str = "",
+        flagged_only: bool = False,
+        most: int | None = LOOKED_UP,
+    ) -> Consistency:
         """Hold what a run emitted against the batch answer's rows.
+
+        Parameters
+        ----------
+        outputs
+            What the run wrote.
+        expected
+            The batch answer's rows, in the order of event time.
+        since
+            Leave out emitted rows with an earlier event time, as rows write it (RFC 3339 in UTC).
+        flagged_only
+            A row that is simply allowed need not have been emitted.
+        most
+            Differing rows to look up; None for all.
 
         Raises
         ------
         SourceError
             If a record of the outputs is no row of this plan.
         """
-        emitted = self._last_revisions(outputs())
-        result = Consistency(left_out=self.left_out, revised=sum(row.revision > 0 for row in emitted.values()))
-        wanted: dict[str, bytes | None] = {}
-        for name, content in self.expected_rows(expected):
+        emitted = self._last_revisions(outputs(), since)
+        result = Consistency(
+            left_out=self.left_out,
+            revised=sum(row.revision > 0 for row in emitted.values()),
+            other_model=0 if self._scorer is None else sum(not row.judged for row in emitted.values()),
+        )
+        wanted: dict[str, _Row | None] = {}
+        for row in self.expected_rows(expected):
             result.rows += 1
-            found = emitted.pop(name, None)
-            if found is not None and found.digest == _digest(content):
+            found = emitted.pop(row.id, None)
+            if found is None and flagged_only and not self._is_flagged(row):
+                result.rows -= 1
+                continue
+            if found is not None and found.digest == _digest(row, judged=found.judged):
                 result.equal += 1
                 continue
             result.missing += found is None
             result.differing += found is not None
-            if len(wanted) < LOOKED_UP:
-                wanted[name] = content
+            if most is None or len(wanted) < most:
+                wanted[row.id] = row
         result.rows += len(emitted)
         result.extra = len(emitted)
-        wanted |= dict.fromkeys(list(emitted)[: LOOKED_UP - len(wanted)])
+        wanted |= dict.fromkeys(list(emitted)[: None if most is None else most - len(wanted)])
         if wanted:
             result.differences = self._look_up(outputs(), wanted)
         return result
 
-    def expected_rows(self, batches: Iterable[Batch]) -> Iterator[tuple[str, bytes]]:
-        """Score, decide and encode the batch answer's rows: (id, content)."""
+    def _is_flagged(self, row: _Row) -> bool:
+        """Whether the batch answer flags the row; not known where decisions are not compared."""
+        judged = dict(zip(self._judged_by, row.content.split(b"\n")[1:], strict=False))
+        return judged.get(DECISION, b'"allow"') != b'"allow"'
+
+    def expected_rows(self, batches: Iterable[Batch]) -> Iterator[_Row]:
+        """Score, decide, encode and take apart the batch answer's rows."""
         for batch in batches:
             for line in self._encoder.encode(self._judge(batch)):
-                yield self._content(_raw.decode(line))
+                yield self._row(_raw.decode(line), None)
 
     def _judge(self, batch: Batch) -> Batch:
         rows = batch if self._scorer is None else widened(self._scorer.score(batch))
@@ -191,15 +240,16 @@ class RowComparer:
     def _fields(self) -> list[OutputField]:
         score = [] if self._scorer is None else [ColumnField(SCORE, SCORE_AS_SCORED)]
         features = GroupField("features", tuple(ColumnField(feature.name) for feature in self._plan.features))
-        return [ColumnField(self._id), *score, ColumnField(DECISION), ColumnField(REASONS), features]
+        times = ColumnField("event_time", self._plan.stream(self._plan.root).event_time)
+        return [ColumnField(self._id), times, *score, ColumnField(DECISION), ColumnField(REASONS), features]
 
-    def _last_revisions(self, records: Iterable[tuple[str, bytes]]) -> dict[str, _Emitted]:
+    def _last_revisions(self, records: Iterable[tuple[str, bytes]], since: str) -> dict[str, _Emitted]:
         last: dict[str, _Emitted] = {}
         for output, record in records:
-            row, revision = self._parse(output, record)
-            name, content = self._content(row)
-            if name not in last or revision >= last[name].revision:
-                last[name] = _Emitted(revision, _digest(content))
+            fields, revision = self._parse(output, record)
+            row = self._row(fields, fields.get("model"))
+            if row.event_time >= since and (row.id not in last or revision >= last[row.id].revision):
+                last[row.id] = _Emitted(revision, _digest(row, judged=row.judged), row.judged)
         return last
 
     def _parse(self, output: str, record: bytes) -> tuple[dict[str, msgspec.Raw], int]:
@@ -208,51 +258,50 @@ class RowComparer:
             row = _raw.decode(record)
             if output != REVISIONS:
                 return row, 0
-            return {**_raw.decode(row["new"]), self._id: row[self._id]}, msgspec.json.decode(row["revision"], type=int)
+            shared = {name: row[name] for name in (self._id, "event_time")}
+            return {**_raw.decode(row["new"]), **shared}, msgspec.json.decode(row["revision"], type=int)
         except (msgspec.DecodeError, KeyError) as error:
             raise SourceError(
                 f"{output}: a record is no row of pipeline {self._plan.name!r} ({error}); give the outputs of a run of it."
             ) from None
 
-    def _content(self, row: dict[str, msgspec.Raw]) -> tuple[str, bytes]:
-        """Return the row's id, and the bytes that are compared."""
+    def _row(self, fields: dict[str, msgspec.Raw], model: msgspec.Raw | None) -> _Row:
+        """Return what is compared of a row; ``model`` is the one that scored it, if it says so."""
         try:
-            features = row["features"]
-            name = str(_text.decode(row[self._id]))
+            features = fields["features"]
+            name, when = str(_text.decode(fields[self._id])), str(_text.decode(fields["event_time"]))
             if self.left_out:
                 kept = {key: raw for key, raw in _raw.decode(features).items() if key not in self.left_out}
                 features = msgspec.Raw(msgspec.json.encode(kept))
-            judged = [bytes(row[key]) for key in (SCORE, DECISION, REASONS) if key in row] if self._judged else []
+            judged = [bytes(fields[key]) for key in self._judged_by]
         except KeyError as error:
             raise SourceError(
-                f"A row has no {error}: verifying needs whole rows; run with options.detail=audit (the default)."
+                f"A row has no {error}: comparing needs whole rows; run with options.detail=audit (the default)."
             ) from None
-        return name, b"\n".join([bytes(features), *judged])
+        ours = self._scorer is None or model is None or _text.decode(model) == self._scorer.model.label
+        return _Row(name, when, b"\n".join([bytes(features), *judged]), ours and bool(judged))
 
-    def _look_up(self, records: Iterable[tuple[str, bytes]], wanted: dict[str, bytes | None]) -> list[Difference]:
+    def _look_up(self, records: Iterable[tuple[str, bytes]], wanted: dict[str, _Row | None]) -> list[Difference]:
         history: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted}
-        last: dict[str, tuple[int, bytes]] = {}
+        last: dict[str, tuple[int, _Row]] = {}
         for output, record in records:
-            row, revision = self._parse(output, record)
-            name, content = self._content(row)
-            if name in history:
-                history[name].append(msgspec.json.decode(record))
-                if name not in last or revision >= last[name][0]:
-                    last[name] = (revision, content)
+            fields, revision = self._parse(output, record)
+            row = self._row(fields, fields.get("model"))
+            if row.id in history:
+                history[row.id].append(msgspec.json.decode(record))
+                if row.id not in last or revision >= last[row.id][0]:
+                    last[row.id] = (revision, row)
         return [
-            Difference(
-                name, self._readable(last.get(name, (0, None))[1]), self._readable(content), tuple(history[name])
-            )
-            for name, content in wanted.items()
+            Difference(name, self._readable(last.get(name, (0, None))[1]), self._readable(row), tuple(history[name]))
+            for name, row in wanted.items()
         ]
 
-    def _readable(self, content: bytes | None) -> dict[str, Any] | None:
-        if content is None:
+    def _readable(self, row: _Row | None) -> dict[str, Any] | None:
+        if row is None:
             return None
-        features, *judged = content.split(b"\n")
-        names = ([] if self._scorer is None else [SCORE]) + [DECISION, REASONS]
-        values = dict(zip(names, map(msgspec.json.decode, judged), strict=False))
-        return {**values, "features": msgspec.json.decode(features)}
+        features, *judged = row.content.split(b"\n")
+        values = dict(zip(self._judged_by, map(msgspec.json.decode, judged), strict=False))
+        return {"event_time": row.event_time, **values, "features": msgspec.json.decode(features)}
 
 
 def _left_out(plan: PipelinePlan) -> tuple[str, ...]:
@@ -265,12 +314,13 @@ def _left_out(plan: PipelinePlan) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _digest(content: bytes) -> bytes:
+def _digest(row: _Row, *, judged: bool) -> bytes:
+    content = row.content if judged else row.content.partition(b"\n")[0]
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _flat(content: dict[str, Any]) -> dict[str, Any]:
-    rest = {name: value for name, value in content.items() if name != "features"}
+    rest = {name: value for name, value in content.items() if name not in ("features", "event_time")}
     return {**content.get("features", {}), **rest}
 
 

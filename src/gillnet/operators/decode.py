@@ -160,13 +160,18 @@ def _malformed_record(raw: RawBatch, malformed: Malformed) -> OutputRecord:
     return OutputRecord(value=raw.values[malformed.index], key=key, headers=[*headers, *added])
 
 
-def stream_decoder(plan: PipelinePlan, name: str) -> DecodeOperator:
-    """Return the decoder of a plan's stream: the keys that its events are stored or looked up by must not be empty."""
-    stream = plan.stream(name)
+def key_columns(plan: PipelinePlan, name: str) -> tuple[str, ...]:
+    """Return the columns of a stream that its events are stored or looked up by, which must not be empty."""
     keyed = [feature for feature in plan.features if isinstance(feature, AggregateNode | PatternNode)]
     keys = {feature.key for feature in keyed if feature.stream == name and feature.key}
     if name == plan.root:
         keys |= {feature.at for feature in keyed if feature.at}
         keys |= {plan.sessions.key} if plan.sessions else set()
     keys |= {side.key for join in plan.joins for side in (join.left, join.right) if side.stream == name}
-    return DecodeOperator(stream.schema, id=stream.id, keys=sorted(keys))
+    return tuple(sorted(keys))
+
+
+def stream_decoder(plan: PipelinePlan, name: str) -> DecodeOperator:
+    """Return the decoder of a plan's stream, whose keys must not be empty."""
+    stream = plan.stream(name)
+    return DecodeOperator(stream.schema, id=stream.id, keys=key_columns(plan, name))

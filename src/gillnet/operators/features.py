@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Self
 
 import pyarrow as pa
 
 from gillnet._kernel import Batch, Engine
-from gillnet.core.errors import PlanError
+from gillnet.core.errors import PlanError, StateError
 from gillnet.core.schema import Schema
 from gillnet.operators.progress import StreamProgress, stream_progress
 from gillnet.plan.nodes import EmissionNode, PipelinePlan
@@ -82,6 +83,51 @@ class FeatureOperator:
             self._engine = Engine(dumps(plan))
         except ValueError as error:
             raise PlanError(f"pipeline {plan.name!r} cannot be executed: {error}.") from error
+
+    @classmethod
+    def restored(cls, plan: PipelinePlan, snapshot: bytes) -> Self:
+        """Return an operator that goes on where the one that wrote ``snapshot`` stood.
+
+        Parameters
+        ----------
+        plan
+            The pipeline's plan: that of the snapshot. Its name, model, limits and rules may be others, as long as the rules read
+            the same columns.
+        snapshot
+            What `snapshot` returned.
+
+        Raises
+        ------
+        PlanError
+            If the kernel cannot execute the plan.
+        StateError
+            If the bytes are of another version or plan, torn or changed; restore an earlier snapshot, or read the sources
+            again.
+        """
+        operator = cls(plan)
+        try:
+            operator._engine = Engine.restore(dumps(plan), snapshot)
+        except ValueError as error:
+            raise StateError(f"pipeline {plan.name!r} cannot be restored: {error}.") from error
+        return operator
+
+    def snapshot(self) -> bytes:
+        """Return the whole state, as it is between two calls.
+
+        Raises
+        ------
+        StateError
+            If the plan has a part whose state cannot be written yet.
+
+        Notes
+        -----
+        O(state), in the caller's thread, with the GIL released. Where the sources stood is not in it: whoever reads them keeps
+        their offsets beside it. Scores and decisions are not either; they follow from the rows.
+        """
+        try:
+            return self._engine.snapshot()
+        except ValueError as error:
+            raise StateError(f"pipeline {self.plan.name!r} cannot be written to a snapshot: {error}.") from error
 
     def row_schema(self) -> pa.Schema:
         """Return the Arrow schema of the rows that `process` gives."""

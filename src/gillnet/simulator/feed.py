@@ -16,6 +16,9 @@ from gillnet.simulator.streams import STREAMS, Chunk, Simulation, StreamName
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from gillnet.core.ports import Sink
 
 _LONGEST_SLEEP_S = 0.05
@@ -35,19 +38,21 @@ class _Reader:
     def exhausted(self) -> bool:
         return self._chunk is None
 
-    def take(self, count: int) -> tuple[list[bytes], list[bytes | None]]:
-        """Return the next records, ``count`` unless the stream ends, and their keys."""
+    def take(self, count: int) -> tuple[list[bytes], list[bytes | None], list[NDArray[np.int64]]]:
+        """Return the next records, ``count`` unless the stream ends, their keys, and their simulated arrivals."""
         values: list[bytes] = []
         keys: list[bytes | None] = []
+        arrivals: list[NDArray[np.int64]] = []
         while self._chunk is not None and len(values) < count:
             upto = min(len(self._chunk), self._place + count - len(values))
             values += self._chunk.values[self._place : upto]
             keys += self._chunk.keys[self._place : upto]
+            arrivals.append(self._chunk.arrival_time_us[self._place : upto])
             self._place = upto
             while self._chunk is not None and self._place == len(self._chunk):
                 self._chunk, self._place = next(self._chunks, None), 0
         self.given += len(values)
-        return values, keys
+        return values, keys, arrivals
 
 
 class Pace:
@@ -131,9 +136,16 @@ class SimulatorSource:
             self._pace.wait(self._reader.given, left)
         return None
 
-    def _batch(self, values: list[bytes], keys: list[bytes | None]) -> RawBatch:
+    def _batch(self, values: list[bytes], keys: list[bytes | None], arrivals: list[NDArray[np.int64]]) -> RawBatch:
         def envelope(place: int) -> tuple[bytes | None, Headers]:
             return keys[place], []
+
+        def recorded_arrival_us(place: int) -> int:
+            for part in arrivals:
+                if place < len(part):
+                    return int(part[place])
+                place -= len(part)
+            raise IndexError(place)
 
         return RawBatch(
             stream=self.stream,
@@ -141,6 +153,7 @@ class SimulatorSource:
             partitions=[0] * len(values),
             arrival_time_us=self._clock.now_us(),
             envelope=envelope,
+            recorded_arrival_us=recorded_arrival_us,
         )
 
     def commit(self) -> None:
@@ -200,7 +213,8 @@ def produce(
         most = batch_records if limit is None else min(batch_records, limit - reader.given)
         due = pace.due(reader.given, most)
         if due > 0:
-            sink.write(*reader.take(due))
+            values, keys, _ = reader.take(due)
+            sink.write(values, keys)
         else:
             pace.wait(reader.given, _LONGEST_SLEEP_S)
     sink.flush()

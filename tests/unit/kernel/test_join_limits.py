@@ -102,6 +102,14 @@ def test_an_event_with_too_many_partners_gives_those_with_the_newest():
     assert pipeline.rows() == [], "1 and 2 have a partner too, though their pairs were left out"
 
 
+def test_partners_beyond_the_limit_are_withdrawn_like_the_others():
+    pipeline = Pipeline("right", lateness_us=60 * SECOND, max_pairs_per_event=1)
+    pipeline.arrive("l", 30, key="b")
+    assert pipeline.arrive("r", 1, 2, 3) == [(None, 1), (None, 2), (None, 3)]
+    rows = pipeline.arrive("l", 3)
+    assert sorted(rows, key=repr) == [(3, 3), *((None, at, "withdrawn") for at in (1, 2, 3))]
+
+
 def test_events_wait_for_a_side_that_was_never_heard_and_not_for_ever():
     pipeline = Pipeline("left")
     for second in range(100):

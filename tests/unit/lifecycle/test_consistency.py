@@ -136,6 +136,7 @@ def test_rows_that_one_side_does_not_have_are_told_apart() -> None:
         (b"{", "no row of pipeline"),
         (b'{"id":1,"decision":"allow"}', "options.detail=audit"),
         (b'{"features":{},"decision":"allow","reasons":[]}', "whole rows"),
+        (b'{"id":1,"event_time":"2026","features":{},"reasons":[]}', "'decision'"),
     ],
 )
 def test_what_is_no_row_is_refused_with_the_mend(record: bytes, says: str) -> None:

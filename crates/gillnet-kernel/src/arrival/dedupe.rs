@@ -2,6 +2,9 @@
 
 use hashbrown::hash_table::{Entry, HashTable};
 
+use crate::bytes::{broken, ByteReader, ByteWriter};
+use crate::error::Result;
+
 /// Shards, so that one step of expiry walks over a small part only and never stops the stream.
 const SHARDS: usize = 64;
 
@@ -67,6 +70,42 @@ impl SeenIds {
         if shard.capacity() > 256 && shard.len() * 4 < shard.capacity() {
             shard.shrink_to(shard.len() * 2, mix);
         }
+    }
+
+    /// Write every id, and which shard forgets next.
+    pub fn write_state(&self, out: &mut ByteWriter) {
+        out.u8(self.sweep_at as u8);
+        for shard in &self.shards {
+            let mut ids: Vec<&Seen> = shard.iter().collect();
+            // A table gives them in an order that depends on its history; the bytes must not.
+            ids.sort_unstable_by_key(|seen| (seen.high, seen.low));
+            out.count(ids.len());
+            for seen in ids {
+                out.u64(seen.high);
+                out.u64(seen.low);
+                out.i64(seen.bucket);
+            }
+        }
+    }
+
+    /// Read what [`Self::write_state`] wrote.
+    ///
+    /// # Errors
+    /// Bytes that are no set of ids.
+    pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        self.sweep_at = usize::from(from.u8()?) % SHARDS;
+        for number in 0..SHARDS {
+            let ids = from.list(|from| Ok(Seen { high: from.u64()?, low: from.u64()?, bucket: from.i64()? }))?;
+            let shard = &mut self.shards[number];
+            shard.reserve(ids.len(), mix);
+            for seen in ids {
+                if shard_of(mix(&seen)) != number || shard.find(mix(&seen), |other| other.is(&seen)).is_some() {
+                    return Err(broken("an id twice or in a wrong place"));
+                }
+                shard.insert_unique(mix(&seen), seen, mix);
+            }
+        }
+        Ok(())
     }
 
     /// Ids held.

@@ -1,5 +1,8 @@
 //! Watermarks: one per source partition, merged by minimum, idle partitions left out (I8).
 
+use crate::bytes::{ByteReader, ByteWriter};
+use crate::error::Result;
+
 /// The watermark of one stream. It never goes back.
 #[derive(Debug, Clone)]
 pub struct Watermark {
@@ -117,6 +120,35 @@ impl Watermark {
     /// Every partition that is known, in the order in which they became known.
     pub fn partitions(&self) -> &[Partition] {
         &self.partitions
+    }
+
+    /// Write where it stands, and what is known of each partition.
+    pub fn write_state(&self, out: &mut ByteWriter) {
+        out.i64(self.current);
+        out.flag(self.unheard);
+        out.flag(self.awaited_since.is_some());
+        out.i64(self.awaited_since.unwrap_or_default());
+        out.count(self.partitions.len());
+        for partition in &self.partitions {
+            out.i32(partition.number);
+            out.i64(partition.newest);
+            out.i64(partition.heard);
+            out.flag(partition.idle);
+        }
+    }
+
+    /// Read what [`Self::write_state`] wrote.
+    ///
+    /// # Errors
+    /// Bytes that are no watermark.
+    pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        (self.current, self.unheard) = (from.i64()?, from.flag()?);
+        let (awaited, since) = (from.flag()?, from.i64()?);
+        self.awaited_since = awaited.then_some(since);
+        self.partitions = from.list(|from| {
+            Ok(Partition { number: from.i32()?, newest: from.i64()?, heard: from.i64()?, idle: from.flag()? })
+        })?;
+        Ok(())
     }
 
     fn merge(&mut self) {

@@ -7,6 +7,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::bytes::{ByteReader, ByteWriter};
+use crate::error::Result;
+
 /// Bins grow by this factor: twice the relative error of 1 %.
 const GAMMA: f64 = 1.02;
 /// Readings are remembered for so many steps.
@@ -76,6 +79,31 @@ impl Baseline {
             below += count;
             (below >= rank).then(|| middle(bin))
         })
+    }
+
+    /// Write the histograms; readings follow from them.
+    pub fn write_state(&self, out: &mut ByteWriter) {
+        out.count(self.steps.len());
+        for (&step, histogram) in &self.steps {
+            out.i64(step);
+            out.count(histogram.len());
+            for (&bin, &count) in histogram {
+                out.i32(bin);
+                out.u64(count);
+            }
+        }
+    }
+
+    /// Read what [`Self::write_state`] wrote.
+    ///
+    /// # Errors
+    /// Bytes that are no baseline.
+    pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        let bins = |from: &mut ByteReader<'_>| Ok((from.i32()?, from.u64()?));
+        let step = |from: &mut ByteReader<'_>| Ok((from.i64()?, from.list(bins)?.into_iter().collect()));
+        self.steps = from.list(step)?.into_iter().collect();
+        self.readings.clear();
+        Ok(())
     }
 
     /// Forget steps that no reading at `earliest` or later can use.

@@ -7,6 +7,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use super::plan::{arrow_type, FeaturePlan, Limits};
+use crate::bytes::{ByteReader, ByteWriter};
 use crate::error::{KernelError, Result};
 use crate::expr::Expression;
 use crate::keyed::key::Value;
@@ -312,6 +313,21 @@ impl Entity {
         self.swept_to = self.swept_to.max(reach);
         let horizon = reach.saturating_sub(self.store.layout().retention_us());
         self.store.sweep(slots, horizon);
+    }
+
+    /// Write what was swept, and every key.
+    pub fn write_state(&self, out: &mut ByteWriter) {
+        out.i64(self.swept_to);
+        self.store.write_state(out);
+    }
+
+    /// Read what [`Self::write_state`] wrote, into an entity without keys.
+    ///
+    /// # Errors
+    /// Bytes of another version or definition, or torn ones.
+    pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        self.swept_to = from.i64()?;
+        self.store.read_state(from)
     }
 
     /// Read every feature as of each of the root's own events, which were kept before.

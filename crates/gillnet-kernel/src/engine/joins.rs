@@ -208,7 +208,12 @@ impl PlannedJoin {
         let columns = JoinColumns::new(plan, &Schema::new(fields), inputs[0].integer_key(&streams[left])?)?;
         let limits = Limits { events_per_key: plan.max_events_per_key, pairs_per_event: plan.max_pairs_per_event };
         let outer = [matches!(plan.how, How::Left | How::Full), matches!(plan.how, How::Right | How::Full)];
-        let join = IntervalJoin::new(Bounds { lower: plan.lower_us, upper: plan.upper_us }, outer, limits);
+        let join = IntervalJoin::new(
+            Bounds { lower: plan.lower_us, upper: plan.upper_us },
+            outer,
+            plan.condition.is_some(),
+            limits,
+        );
         Ok(Self { name: plan.name.clone(), inputs, columns, join })
     }
 

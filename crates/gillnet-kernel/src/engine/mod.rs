@@ -18,11 +18,13 @@ mod packed;
 pub mod patterns;
 mod pending;
 pub mod plan;
+mod plan_parts;
 pub mod progress;
 mod revise;
 mod row_store;
 mod session_timers;
 mod sessions;
+mod snapshot;
 mod states;
 mod stream;
 
@@ -38,6 +40,7 @@ use self::joins::{JoinStats, Joins};
 use self::patterns::{PatternColumn, PatternReadings, Patterns};
 use self::pending::Pending;
 use self::plan::{FeaturePlan, Plan};
+use self::plan_parts::PlanParts;
 use self::revise::patterns::changed_by;
 use self::revise::{looked_up_by, Revisions};
 pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, CHANGED, OLD, REVISION, WAS};
@@ -76,6 +79,7 @@ pub struct Engine {
     patterns: Patterns,
     pending: Option<Pending>,
     joins: Joins,
+    parts: PlanParts,
 }
 
 /// Whether rows are computed as their events arrive, or later, their events being in the state.
@@ -135,9 +139,10 @@ impl Engine {
         let (entities, sessions) = build_entities(plan, &streams, root)?;
         let pending = Pending::new(plan.emission, plan.limits.max_pending_rows);
         let joins = Joins::new(&plan.joins, &streams)?;
-        let patterns = Patterns::default();
-        let (features, revisions) = (Vec::new(), None);
-        let mut engine = Self { root, streams, entities, features, sessions, revisions, patterns, pending, joins };
+        let (features, patterns, parts) = (Vec::new(), Patterns::default(), plan.parts.clone());
+        let revisions = None;
+        let mut engine =
+            Self { root, streams, entities, features, sessions, revisions, patterns, pending, joins, parts };
         engine.compile_features(plan)?;
         if plan.revisions {
             let Self { streams, entities, patterns, features, .. } = &engine;

@@ -18,6 +18,7 @@ use super::plan::{Limits, PatternFeaturePlan};
 use super::stream::StreamState;
 use super::Engine;
 use crate::arrival::watermark;
+use crate::bytes::{ByteReader, ByteWriter};
 use crate::error::{KernelError, Result};
 use crate::keyed::row::OrderKey;
 use crate::keyed::store::{EventBatch, Lane};
@@ -330,6 +331,21 @@ impl PatternEntity {
     pub fn sweep(&mut self, slots: usize, reach: i64) -> Result<()> {
         self.swept_to = self.swept_to.max(reach);
         self.store.sweep(slots, reach)
+    }
+
+    /// Write the state of every key.
+    pub fn write_state(&self, out: &mut ByteWriter) {
+        out.i64(self.swept_to);
+        self.store.write_state(out);
+    }
+
+    /// Read what [`Self::write_state`] wrote.
+    ///
+    /// # Errors
+    /// Bytes that are no state of this pattern.
+    pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        self.swept_to = from.i64()?;
+        self.store.read_state(from)
     }
 
     fn read_into(&self, readings: &mut Builders, i: usize, key: &str, order: OrderKey, incomplete: bool) {

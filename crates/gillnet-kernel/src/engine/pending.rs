@@ -13,6 +13,7 @@ use super::entity::Reader;
 use super::plan::EmissionPlan;
 use super::stream::{Accepted, StreamState};
 use super::{Engine, Turn};
+use crate::bytes::{broken, ByteReader, ByteWriter};
 use crate::error::Result;
 use crate::keyed::row::OrderKey;
 
@@ -105,6 +106,48 @@ impl Pending {
         self.rows.first_key_value().map_or(i64::MAX, |(order, _)| order.0)
     }
 
+    /// Write the rows that wait, in the order of arrival.
+    ///
+    /// # Errors
+    /// None but arrow's own.
+    pub fn write_state(&self, out: &mut ByteWriter) -> Result<()> {
+        out.u64(self.pushed_out);
+        let waiting = self.queue.iter().filter_map(|(_, order)| Some((*order, self.rows.get(order)?)));
+        let waiting: Vec<(OrderKey, &Waiting)> = waiting.collect();
+        out.count(waiting.len());
+        for (order, row) in &waiting {
+            out.i64(order.0);
+            out.u128(order.1);
+            out.i64(row.arrival);
+            out.flag(row.late);
+        }
+        match waiting.is_empty() {
+            true => Ok(()),
+            false => out.batch(&gathered(waiting.iter().map(|&(_, row)| row))?),
+        }
+    }
+
+    /// Read what [`Self::write_state`] wrote.
+    ///
+    /// # Errors
+    /// Bytes that are no rows that wait.
+    pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        self.pushed_out = from.u64()?;
+        let waiting = from.list(|from| Ok(((from.i64()?, from.u128()?), from.i64()?, from.flag()?)))?;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let batch = Arc::new(from.batch()?);
+        if batch.num_rows() != waiting.len() {
+            return Err(broken("another number of rows that wait"));
+        }
+        for (row, (order, arrival, late)) in waiting.into_iter().enumerate() {
+            self.rows.insert(order, Waiting { batch: batch.clone(), row, arrival, late });
+            self.queue.push_back((arrival, order));
+        }
+        Ok(())
+    }
+
     /// Rows that wait, and those that had to leave because too many did.
     pub fn stats(&self) -> (usize, u64) {
         (self.rows.len(), self.pushed_out)
@@ -174,21 +217,25 @@ fn passed(stream: &StreamState) -> i64 {
     stream.watermark.current().saturating_sub(1)
 }
 
-fn released(leaving: Vec<(OrderKey, Waiting)>, watermark: i64) -> Result<Released> {
+/// The records of rows, in their order, as one batch.
+fn gathered<'a>(rows: impl Iterator<Item = &'a Waiting>) -> Result<RecordBatch> {
     let mut numbers: HashMap<*const RecordBatch, usize> = HashMap::new();
     let mut batches: Vec<&RecordBatch> = Vec::new();
-    let mut places = Vec::with_capacity(leaving.len());
-    for (_, waiting) in &leaving {
+    let mut places = Vec::new();
+    for waiting in rows {
         let number = *numbers.entry(Arc::as_ptr(&waiting.batch)).or_insert_with(|| {
             batches.push(&waiting.batch);
             batches.len() - 1
         });
         places.push((number, waiting.row));
     }
-    let batch = interleave_record_batch(&batches, &places)?;
+    Ok(interleave_record_batch(&batches, &places)?)
+}
+
+fn released(leaving: Vec<(OrderKey, Waiting)>, watermark: i64) -> Result<Released> {
     let accepted = Accepted {
         outcomes: Vec::new(),
-        batch,
+        batch: gathered(leaving.iter().map(|(_, waiting)| waiting))?,
         times: leaving.iter().map(|(order, _)| order.0).collect(),
         ids: leaving.iter().map(|(order, _)| order.1).collect(),
         watermarks: vec![watermark; leaving.len()],

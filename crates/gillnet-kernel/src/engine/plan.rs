@@ -4,6 +4,7 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
+use super::plan_parts::PlanParts;
 use crate::error::{KernelError, Result};
 use crate::keyed::layout::Function;
 use crate::keyed::window::{Window, FURTHEST_US};
@@ -31,6 +32,9 @@ pub struct Plan {
     pub revisions: bool,
     #[serde(default)]
     pub limits: Limits,
+    /// What gives the state its meaning: see [`PlanParts`].
+    #[serde(skip)]
+    pub parts: PlanParts,
 }
 
 /// When a row leaves (I8).
@@ -167,7 +171,9 @@ impl Plan {
     /// # Errors
     /// Another version, or a plan that is not of this form.
     pub fn from_json(json: &str) -> Result<Self> {
-        let plan: Self = serde_json::from_str(json).map_err(|error| KernelError::Plan(error.to_string()))?;
+        let refused = |error: serde_json::Error| KernelError::Plan(error.to_string());
+        let mut plan: Self = serde_json::from_str(json).map_err(refused)?;
+        plan.parts = PlanParts::of(&serde_json::from_str(json).map_err(refused)?);
         if plan.version != VERSION {
             return Err(KernelError::Plan(format!(
                 "version {} is not {VERSION}, which this kernel reads",

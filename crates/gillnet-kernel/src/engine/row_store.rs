@@ -5,6 +5,7 @@
 //! its segment expires. A segment goes when all of its rows are out of reach.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
@@ -12,6 +13,7 @@ use arrow::datatypes::SchemaRef;
 use hashbrown::hash_table::{Entry, HashTable};
 
 use super::packed::{pack, unpack};
+use crate::bytes::{broken, ByteReader, ByteWriter};
 use crate::error::Result;
 
 /// Rows of one segment at the most, unless one batch brings more.
@@ -150,6 +152,57 @@ impl RowStore {
         }
     }
 
+    /// Write every segment as it is.
+    ///
+    /// # Errors
+    /// None but arrow's own.
+    pub fn write_state(&self, out: &mut ByteWriter) -> Result<()> {
+        out.u64(self.next);
+        out.flag(self.schema.is_some());
+        if let Some(schema) = &self.schema {
+            out.batch(&RecordBatch::new_empty(Arc::clone(schema)))?;
+        }
+        out.count(self.segments.len());
+        for segment in &self.segments {
+            out.u64(segment.first);
+            out.i64(segment.newest);
+            out.count(segment.ids.len());
+            segment.ids.iter().for_each(|&id| out.u128(id));
+            out.count(segment.revisions.len());
+            segment.revisions.iter().for_each(|&revision| out.u32(revision));
+            out.batch(&segment.batch)?;
+        }
+        Ok(())
+    }
+
+    /// Read what [`Self::write_state`] wrote.
+    ///
+    /// # Errors
+    /// Bytes that are no rows.
+    pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        self.next = from.u64()?;
+        self.schema = if from.flag()? { Some(from.batch()?.schema()) } else { None };
+        self.segments = from.list(read_segment)?.into();
+        let mut end = 0;
+        for number in 0..self.segments.len() {
+            let (first, rows) = (self.segments[number].first, self.segments[number].ids.len());
+            if first < end || first.checked_add(rows as u64).is_none_or(|end| end > self.next) {
+                return Err(broken("rows out of order"));
+            }
+            end = first + rows as u64;
+            // Later rows take the place of earlier ones of the same id, as when they were kept.
+            for row in 0..rows {
+                self.point(self.segments[number].ids[row], first + row as u64);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a row is kept.
+    pub fn holds(&self, number: RowNumber) -> bool {
+        place(&self.segments, number).is_some()
+    }
+
     /// Rows that can be found.
     pub fn len(&self) -> usize {
         self.index.len()
@@ -160,6 +213,16 @@ impl RowStore {
         let of = |s: &Segment| s.batch.get_array_memory_size() + s.ids.capacity() * 16 + s.revisions.capacity() * 4;
         self.segments.iter().map(of).sum::<usize>() + self.index.allocation_size()
     }
+}
+
+fn read_segment(from: &mut ByteReader<'_>) -> Result<Segment> {
+    let (first, newest) = (from.u64()?, from.i64()?);
+    let (ids, revisions) = (from.list(ByteReader::u128)?, from.list(ByteReader::u32)?);
+    let batch = from.batch()?;
+    if batch.num_rows() != ids.len() || !(revisions.is_empty() || revisions.len() == ids.len()) {
+        return Err(broken("a segment whose rows, ids and revisions differ in number"));
+    }
+    Ok(Segment { first, newest, batch, ids, revisions })
 }
 
 /// The segment of a row, and its place there.

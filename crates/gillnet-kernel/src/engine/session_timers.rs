@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use crate::bytes::{ByteReader, ByteWriter};
+use crate::error::Result;
 use crate::keyed::key::SessionSpan;
 
 /// A timer: something around the event at `anchor` of the key in `slot` is to be looked at once the watermark passes `due`.
@@ -140,9 +142,52 @@ impl SessionTimers {
         self.heap.len() + self.emitted.len()
     }
 
+    /// Write the timers and what was said of each session.
+    pub fn write_state(&self, out: &mut ByteWriter) {
+        out.i64(self.settled);
+        let mut timers: Vec<Timer> = self.heap.iter().map(|Reverse(timer)| *timer).collect();
+        timers.sort_unstable();
+        out.count(timers.len());
+        for timer in timers {
+            out.i64(timer.due);
+            out.u32(timer.slot);
+            out.i64(timer.anchor);
+            out.flag(timer.late);
+        }
+        out.count(self.emitted.len());
+        for (&(slot, start), emitted) in &self.emitted {
+            out.u32(slot);
+            out.i64(start);
+            out.i64(emitted.last);
+            out.u64(emitted.digest);
+            out.u32(emitted.revision);
+            out.flag(emitted.replaced);
+        }
+    }
+
+    /// Read what [`Self::write_state`] wrote.
+    ///
+    /// # Errors
+    /// Bytes that are no timers.
+    pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        self.settled = from.i64()?;
+        let timer = |from: &mut ByteReader<'_>| {
+            Ok(Reverse(Timer { due: from.i64()?, slot: from.u32()?, anchor: from.i64()?, late: from.flag()? }))
+        };
+        self.heap = from.list(timer)?.into();
+        self.emitted = from.list(read_emitted)?.into_iter().collect();
+        Ok(())
+    }
+
     fn end_of(&self, last: i64) -> i64 {
         last.saturating_add(self.gap_us)
     }
+}
+
+fn read_emitted(from: &mut ByteReader<'_>) -> Result<((u32, i64), Emitted)> {
+    let session = (from.u32()?, from.i64()?);
+    let (last, digest, revision, replaced) = (from.i64()?, from.u64()?, from.u32()?, from.flag()?);
+    Ok((session, Emitted { last, digest, revision, replaced }))
 }
 
 /// Which runs of events were looked at in one go, so that several timers of one run cost no more than one.

@@ -20,6 +20,7 @@ use super::session_timers::{LookedAt, SessionTimers, Timer};
 use super::stream::Accepted;
 use super::SESSION_START;
 use crate::arrival::watermark;
+use crate::bytes::{ByteReader, ByteWriter};
 use crate::error::{KernelError, Result};
 use crate::expr::Expression;
 use crate::keyed::key::{SessionSpan, Value};
@@ -307,6 +308,31 @@ impl Sessions {
             self.timers.forget_settled();
             self.baselines.iter_mut().for_each(|(_, baseline)| baseline.forget_before(earliest));
         }
+    }
+
+    /// Write timers, baselines, and closed sessions that were not asked for yet.
+    ///
+    /// # Errors
+    /// None but arrow's own.
+    pub fn write_state(&self, out: &mut ByteWriter) -> Result<()> {
+        out.u64(self.unswept as u64);
+        out.i64(self.forgotten);
+        self.timers.write_state(out);
+        self.baselines.iter().for_each(|(_, baseline)| baseline.write_state(out));
+        out.count(self.closed.len());
+        self.closed.iter().try_for_each(|rows| out.batch(rows))
+    }
+
+    /// Read what [`Self::write_state`] wrote.
+    ///
+    /// # Errors
+    /// Bytes that are no sessions.
+    pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        (self.unswept, self.forgotten) = (from.u64()? as usize, from.i64()?);
+        self.timers.read_state(from)?;
+        self.baselines.iter_mut().try_for_each(|(_, baseline)| baseline.read_state(from))?;
+        self.closed = from.list(ByteReader::batch)?.into();
+        Ok(())
     }
 
     /// Timers and emitted sessions held.

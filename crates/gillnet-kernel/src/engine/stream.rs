@@ -11,6 +11,7 @@ use super::plan::StreamPlan;
 use crate::arrival::dedupe::SeenIds;
 use crate::arrival::id_key::id_keys;
 use crate::arrival::watermark::{self, Watermark};
+use crate::bytes::{ByteReader, ByteWriter};
 use crate::error::{KernelError, Result};
 use crate::keyed::window::FURTHEST_US;
 
@@ -114,6 +115,21 @@ impl StreamState {
             watermark::NONE => i64::MIN,
             current => current.saturating_sub(self.allowed_lateness_us),
         }
+    }
+
+    /// Write the watermark and the ids that were seen.
+    pub fn write_state(&self, out: &mut ByteWriter) {
+        self.watermark.write_state(out);
+        self.seen.write_state(out);
+    }
+
+    /// Read what [`Self::write_state`] wrote.
+    ///
+    /// # Errors
+    /// Bytes that are no stream's.
+    pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        self.watermark.read_state(from)?;
+        self.seen.read_state(from)
     }
 
     /// Sort a batch into accepted and refused records. Each record is judged by the watermark as it stands when it arrives.

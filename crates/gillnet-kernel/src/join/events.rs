@@ -1,6 +1,7 @@
 //! The events of one key on one side of a join, in the order of I1.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::keyed::row::OrderKey;
@@ -43,10 +44,20 @@ impl Events {
         self.sorted.insert(at, event);
     }
 
-    /// The events of event times `first` to `last`, both included.
-    pub fn between(&self, first: i64, last: i64) -> impl Iterator<Item = &Event> {
+    /// Where the events of event times `first` to `last` stand, both included.
+    pub fn places(&self, first: i64, last: i64) -> Range<usize> {
         let begin = self.sorted.partition_point(|event| event.order.0 < first);
-        self.sorted.range(begin..).take_while(move |event| event.order.0 <= last)
+        begin..self.sorted.partition_point(|event| event.order.0 <= last).max(begin)
+    }
+
+    /// The events at some places.
+    pub fn at(&self, places: Range<usize>) -> impl Iterator<Item = &Event> {
+        self.sorted.range(places)
+    }
+
+    /// The same, to change what was said of them.
+    pub fn at_mut(&mut self, places: Range<usize>) -> impl Iterator<Item = &mut Event> {
+        self.sorted.range_mut(places)
     }
 
     /// The event at a place in the order.

@@ -11,6 +11,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::ops::Range;
 
 use compact_str::CompactString;
 
@@ -101,6 +102,8 @@ struct Timer {
 pub struct IntervalJoin {
     bounds: Bounds,
     outer: [bool; 2],
+    /// Whether pairs must meet a condition besides.
+    conditional: bool,
     limits: Limits,
     store: JoinStore,
     inbox: VecDeque<Arrival>,
@@ -124,11 +127,13 @@ struct Chunk {
 }
 
 impl IntervalJoin {
-    /// A join whose `outer` sides (index by [`Side`]) also give events without a partner.
-    pub fn new(bounds: Bounds, outer: [bool; 2], limits: Limits) -> Self {
+    /// A join whose `outer` sides (index by [`Side`]) also give events without a partner; `conditional` where not every pair
+    /// within the bounds meets its condition.
+    pub fn new(bounds: Bounds, outer: [bool; 2], conditional: bool, limits: Limits) -> Self {
         Self {
             bounds,
             outer,
+            conditional,
             limits,
             store: JoinStore::default(),
             inbox: VecDeque::new(),
@@ -210,11 +215,18 @@ impl IntervalJoin {
         let partners = self.store.key(slot).side(side.other());
         let incomplete = first < self.swept_to[side.other() as usize] || partners.dropped_since(first);
         self.counts.incomplete += u64::from(incomplete);
-        for partner in partners.between(first, last) {
+        let Range { start, end } = partners.places(first, last);
+        // Without a condition all of them are partners, and a busy key need not bring them along to leave most of them out.
+        let surplus = if self.conditional { 0 } else { (end - start).saturating_sub(self.limits.pairs_per_event) };
+        for partner in partners.at(start + surplus..end) {
             let own = Half { order, payload: payload.clone() };
             let other = Half { order: partner.order, payload: partner.payload.clone() };
             let halves = if side == Side::Left { [own, other] } else { [other, own] };
             chunk.pairs.push(Pair { halves, slot, arrived: side, arrival: number });
+        }
+        if surplus > 0 {
+            self.counts.dropped_pairs += surplus as u64;
+            self.match_places(slot, side.other(), start..start + surplus, &mut chunk.rows);
         }
         let held = self.store.insert(slot, side, Event { order, payload, fate: Fate::Waiting, incomplete });
         if outer {
@@ -266,6 +278,25 @@ impl IntervalJoin {
             let key = self.store.key(slot).text.clone();
             rows.push(JoinedRow { withdrawn: true, ..JoinedRow::alone(Some(key), side, half.clone()) });
         }
+    }
+
+    /// Events have a partner, though the pair is left out.
+    fn match_places(&mut self, slot: u32, side: Side, places: Range<usize>, rows: &mut Vec<JoinedRow>) {
+        if !self.outer[side as usize] {
+            return;
+        }
+        let mut said = Vec::new();
+        for event in self.store.side_mut(slot, side).at_mut(places) {
+            if std::mem::replace(&mut event.fate, Fate::Matched) == Fate::Unmatched {
+                said.push(Half { order: event.order, payload: event.payload.clone() });
+            }
+        }
+        self.counts.withdrawn += said.len() as u64;
+        let key = &self.store.key(slot).text;
+        rows.extend(
+            said.into_iter()
+                .map(|half| JoinedRow { withdrawn: true, ..JoinedRow::alone(Some(key.clone()), side, half) }),
+        );
     }
 
     fn wait_if_unmatched(&mut self, slot: u32, side: Side, order: OrderKey) {

@@ -58,6 +58,11 @@ impl JoinStore {
         &self.keys[slot]
     }
 
+    /// One side of the key of a slot, to change what was said of its events.
+    pub fn side_mut(&mut self, slot: u32, side: Side) -> &mut Events {
+        &mut self.keys[slot].sides[side as usize]
+    }
+
     /// An event that is kept, to change what was said of it; none if it went, or its key did.
     pub fn find(&mut self, slot: u32, side: Side, order: OrderKey) -> Option<&mut Event> {
         self.keys.get(slot)?;
@@ -68,14 +73,14 @@ impl JoinStore {
     pub fn insert(&mut self, slot: u32, side: Side, event: Event) -> usize {
         self.events += 1;
         self.payload_bytes += event.payload.len() + PAYLOAD_HEAD;
-        let events = &mut self.keys[slot].sides[side as usize];
+        let events = self.side_mut(slot, side);
         events.insert(event);
         events.len()
     }
 
     /// Take the oldest event of a key that is over its limit.
     pub fn drop_oldest(&mut self, slot: u32, side: Side) -> Option<Event> {
-        let gone = self.keys[slot].sides[side as usize].drop_oldest()?;
+        let gone = self.side_mut(slot, side).drop_oldest()?;
         self.events -= 1;
         self.payload_bytes -= gone.payload.len() + PAYLOAD_HEAD;
         Some(gone)

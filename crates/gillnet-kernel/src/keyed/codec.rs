@@ -16,6 +16,7 @@ use super::layout::{LaneType, Layout};
 use super::row;
 use super::store::NO_TEXT;
 use super::window::FURTHEST_US;
+use crate::bytes::checksum;
 use crate::error::{KernelError, Result};
 
 /// The version that [`encode`] writes.
@@ -34,11 +35,16 @@ pub struct Decoded {
 
 /// Write a key, leaving out events before `horizon` (which then live on in the floors).
 pub fn encode<'a>(layout: &Layout, state: &KeyState, horizon: i64, text: impl Fn(u64) -> &'a str) -> Vec<u8> {
-    let stride = layout.stride();
     // A large key drops whole chunks only, but the bytes must not depend on where its chunks end.
     let mut small = KeyState::small(state.rows().into_owned(), state.floors().into());
     small.prune(layout, horizon, |_| {});
-    let mut rows = small.rows().into_owned();
+    encode_whole(layout, &small, text)
+}
+
+/// Write a key with every event that it holds, expired or not.
+pub fn encode_whole<'a>(layout: &Layout, state: &KeyState, text: impl Fn(u64) -> &'a str) -> Vec<u8> {
+    let stride = layout.stride();
+    let mut rows = state.rows().into_owned();
     let mut numbers: HashMap<u64, u64> = HashMap::new();
     let mut texts: Vec<&str> = Vec::new();
     for event in rows.chunks_exact_mut(stride) {
@@ -53,7 +59,7 @@ pub fn encode<'a>(layout: &Layout, state: &KeyState, horizon: i64, text: impl Fn
             }
         }
     }
-    write(layout, &rows, small.floors(), &texts)
+    write(layout, &rows, state.floors(), &texts)
 }
 
 fn write(layout: &Layout, rows: &[u64], floors: &[i64], texts: &[&str]) -> Vec<u8> {
@@ -71,7 +77,7 @@ fn write(layout: &Layout, rows: &[u64], floors: &[i64], texts: &[&str]) -> Vec<u
     for number in [rows.len() / layout.stride(), floors.len(), texts.len()] {
         bytes.extend_from_slice(&(number as u32).to_le_bytes());
     }
-    let sum = checksum(&bytes, &body);
+    let sum = checksum(&[&bytes, &body]);
     bytes.extend_from_slice(&sum.to_le_bytes());
     bytes.extend_from_slice(&body);
     bytes
@@ -96,7 +102,7 @@ pub fn decode(layout: &Layout, bytes: &[u8]) -> Result<Decoded> {
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
     let (fingerprint, rows, floors, texts) = (word(4), number(12), number(16), number(20));
     let body = &bytes[HEADER..];
-    if checksum(&bytes[..CHECKED], body) != word(CHECKED) {
+    if checksum(&[&bytes[..CHECKED], body]) != word(CHECKED) {
         return Err(bad("is torn or was changed (its checksum differs)"));
     }
     if fingerprint != layout.identity.fingerprint {
@@ -155,17 +161,4 @@ fn decode_texts(mut bytes: &[u8], count: usize) -> Option<Vec<String>> {
         bytes = &rest[length..];
     }
     bytes.is_empty().then_some(texts)
-}
-
-/// FNV-1a over words: it finds torn and flipped bytes; it is no defence against forgery.
-fn checksum(header: &[u8], body: &[u8]) -> u64 {
-    let mut hash = 0xCBF2_9CE4_8422_2325u64;
-    for part in [header, body] {
-        for chunk in part.chunks(8) {
-            let mut word = [0u8; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x0100_0000_01B3).rotate_left(23);
-        }
-    }
-    hash
 }

@@ -8,7 +8,7 @@
 use super::accumulator::{end_of, Accumulator, Side};
 use super::large::{Cursor, LargeKey};
 use super::layout::{AccumulatorPlan, Floor, Layout};
-use super::log::CHUNK_ROWS;
+use super::log::{EventLog, CHUNK_ROWS};
 use super::reading::{chain_floor, enter_all, read_output};
 pub use super::reading::{Scratch, Value};
 use super::row::{self, OrderKey};
@@ -44,6 +44,23 @@ impl KeyState {
         let mut key = Self { events: Events::Small(rows), floors };
         key.promote_if_grown(layout);
         key
+    }
+
+    /// A key from sorted rows in chunks of these lengths; a plain list where there are none.
+    pub(super) fn from_chunks(layout: &Layout, rows: Vec<u64>, floors: Box<[i64]>, lengths: &[u16]) -> Self {
+        if lengths.is_empty() {
+            return Self::small(rows, floors);
+        }
+        let log = EventLog::from_chunks(layout.stride(), &rows, lengths);
+        Self { events: Events::Large(Box::new(LargeKey::over(layout, log))), floors }
+    }
+
+    /// Number of events in each chunk; none of a plain list.
+    pub(super) fn chunk_lengths(&self) -> Vec<u16> {
+        match &self.events {
+            Events::Small(_) => Vec::new(),
+            Events::Large(large) => large.log.chunk_lengths().collect(),
+        }
     }
 
     /// A key as a plain list, whatever its length.

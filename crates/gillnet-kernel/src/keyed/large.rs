@@ -23,8 +23,12 @@ pub struct Cursor {
 }
 impl LargeKey {
     pub fn from_sorted(layout: &Layout, rows: &[u64]) -> Self {
+        Self::over(layout, EventLog::from_sorted(layout.stride(), rows))
+    }
+
+    pub fn over(layout: &Layout, log: EventLog) -> Self {
         Self {
-            log: EventLog::from_sorted(layout.stride(), rows),
+            log,
             cursors: vec![Cursor::default(); layout.windows.len()].into(),
             accumulators: layout.accumulators(false),
         }

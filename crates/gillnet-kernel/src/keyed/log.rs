@@ -39,6 +39,22 @@ impl EventLog {
         log
     }
 
+    /// Take over sorted rows in chunks of these lengths.
+    pub fn from_chunks(stride: usize, mut rows: &[u64], lengths: &[u16]) -> Self {
+        let mut log = Self { stride, chunks: VecDeque::new(), rows: rows.len() / stride };
+        for &length in lengths {
+            let (chunk, rest) = rows.split_at(usize::from(length) * stride);
+            log.chunks.push_back(chunk.to_vec());
+            rows = rest;
+        }
+        log
+    }
+
+    /// Number of events in each chunk: where they end decides which expired events go first.
+    pub fn chunk_lengths(&self) -> impl Iterator<Item = u16> + '_ {
+        (0..self.chunks.len()).map(|chunk| self.chunk_len(chunk) as u16)
+    }
+
     /// Number of events.
     pub fn len(&self) -> usize {
         self.rows

@@ -1,5 +1,8 @@
 //! Places that never move, in pages that give their memory back: for keys, and for the strings of events.
 
+use crate::bytes::{broken, ByteReader, ByteWriter};
+use crate::error::Result;
+
 /// Places of one page.
 const PLACES: usize = 1 << 10;
 
@@ -22,6 +25,44 @@ impl<T: Default> Paged<T> {
     /// No places.
     pub fn new() -> Self {
         Self { pages: Vec::new(), open: Vec::new() }
+    }
+
+    /// Write which places are in use and which will be next, and each place's value.
+    pub fn write_state(&self, out: &mut ByteWriter, mut value: impl FnMut(&T, &mut ByteWriter)) {
+        out.count(self.pages.len());
+        for page in &self.pages {
+            out.u32(page.places.len() as u32);
+            out.flag(page.open);
+            out.count(page.free.len());
+            page.free.iter().for_each(|&free| out.u16(free));
+            page.places.iter().for_each(|place| value(place, out));
+        }
+        out.count(self.open.len());
+        self.open.iter().for_each(|&page| out.u32(page));
+    }
+
+    /// Read what [`Self::write_state`] wrote.
+    ///
+    /// # Errors
+    /// Places that cannot be, or what `value` refuses.
+    pub fn read_state(
+        from: &mut ByteReader<'_>,
+        mut value: impl FnMut(&mut ByteReader<'_>) -> Result<T>,
+    ) -> Result<Self> {
+        let pages = from.list(|from| {
+            let (places, open) = (from.u32()? as usize, from.flag()?);
+            let free = from.list(ByteReader::u16)?;
+            if places > PLACES || free.iter().any(|&free| usize::from(free) >= places) {
+                return Err(broken("places that cannot be"));
+            }
+            let places = (0..places).map(|_| value(from)).collect::<Result<Vec<T>>>()?;
+            Ok(Page { places, free, open })
+        })?;
+        let open = from.list(ByteReader::u32)?;
+        if open.iter().any(|&page| page as usize >= pages.len()) {
+            return Err(broken("places that cannot be"));
+        }
+        Ok(Self { pages, open })
     }
 
     /// Put a value in, and return its place.

@@ -1,5 +1,7 @@
 //! All keys of one entity: find a key's state, let events arrive or read as of a time, and give memory back by TTL.
 
+mod stored;
+
 use arrow::array::{
     Array, ArrayRef, BooleanBuilder, Decimal128Builder, Float64Builder, Int64Builder, StringArray, StringBuilder,
     TimestampMicrosecondBuilder,
@@ -300,14 +302,7 @@ impl KeyedStore {
         let decoded = super::codec::decode(&self.layout, bytes)?;
         let slot = self.locate(key);
         let (mut rows, stride) = (decoded.rows, self.layout.stride());
-        for event in rows.chunks_exact_mut(stride) {
-            for &lane in &self.text_lanes {
-                if row::lane(event, lane) != NO_TEXT {
-                    let code = self.interner.acquire(&decoded.texts[row::lane(event, lane) as usize]);
-                    row::set_lane(event, lane, code);
-                }
-            }
-        }
+        self.own_texts(&mut rows, &decoded.texts);
         self.events += rows.len() / stride;
         let state = KeyState::from_parts(&self.layout, rows, decoded.floors);
         let place = &mut self.slots[slot];
@@ -318,6 +313,18 @@ impl KeyedStore {
         }
         self.trim(slot, self.max_events_per_key);
         Ok(())
+    }
+
+    /// Let rows hold their texts by this store's codes, where they held them by number.
+    fn own_texts(&mut self, rows: &mut [u64], texts: &[String]) {
+        for event in rows.chunks_exact_mut(self.layout.stride()) {
+            for &lane in &self.text_lanes {
+                if row::lane(event, lane) != NO_TEXT {
+                    let code = self.interner.acquire(&texts[row::lane(event, lane) as usize]);
+                    row::set_lane(event, lane, code);
+                }
+            }
+        }
     }
 
     /// All keys, in no order.

@@ -7,6 +7,8 @@ use std::ops::Range;
 use super::definition::Definition;
 use super::run::{Advance, Run};
 use super::search::{judge_runs, Loss, Match, Mode, Search, Tools};
+use super::stored::{read_loss, read_match, read_optional, write_loss, write_match, write_optional};
+use crate::bytes::{broken, ByteReader, ByteWriter};
 use crate::error::Result;
 use crate::keyed::row::{self, OrderKey};
 
@@ -121,6 +123,53 @@ impl Key {
             changes.push(Change::Found(*now));
         }
         old.for_each(|lost| withdraw(&mut self.gone, changes, *lost));
+    }
+
+    /// Write what does not follow from the events, which [`super::store`] writes.
+    pub fn write_state(&self, out: &mut ByteWriter) {
+        for matches in [&self.search.matches, &self.gone] {
+            out.count(matches.len());
+            matches.iter().for_each(|found| write_match(found, out));
+        }
+        out.count(self.search.losses.len());
+        self.search.losses.iter().for_each(|loss| write_loss(loss, out));
+        write_optional(self.dropped_to, out);
+        write_optional(self.confirmed_to, out);
+    }
+
+    /// Read what [`Self::write_state`] wrote, of a key with the events `rows`.
+    ///
+    /// # Errors
+    /// Bytes that are no key's, or matches out of order.
+    pub fn read_state(from: &mut ByteReader<'_>, definition: &Definition, rows: Vec<u64>) -> Result<Self> {
+        let (matches, gone) = (from.list(read_match)?, from.list(read_match)?);
+        if !matches.is_sorted_by_key(|found| found.rank(definition)) {
+            return Err(broken("matches out of order"));
+        }
+        let losses = from.list(read_loss)?;
+        let (dropped_to, confirmed_to) = (read_optional(from)?, read_optional(from)?);
+        let told = matches.len();
+        let search = Search { runs: Vec::new(), matches, losses };
+        Ok(Self { rows, search, gone, dropped_to, confirmed_to, told })
+    }
+
+    /// Find the partial matches again, where events and matches were read back.
+    ///
+    /// # Errors
+    /// A condition that fails.
+    pub fn rebuild(&mut self, tools: &mut Tools<'_>) -> Result<()> {
+        let stride = tools.definition.stride();
+        let Some(last) = self.rows.len().checked_sub(stride).map(|last| row::time(&self.rows[last..])) else {
+            return Ok(());
+        };
+        let begin = self.place_after(stride, (last.saturating_sub(tools.definition.lookback_us()), u128::MAX));
+        for event in self.rows[begin * stride..].chunks_exact(stride) {
+            self.search.step(tools, event, Mode::Rebuild)?;
+        }
+        let passed = self.confirmed_to.map_or(last, |to| to.max(last));
+        self.search.follow(tools.definition, (passed, 0));
+        self.search.follow(tools.definition, (last, u128::MAX));
+        Ok(())
     }
 
     /// Event time has passed `time`: matches that waited for it are complete.

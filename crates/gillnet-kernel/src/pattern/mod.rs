@@ -8,7 +8,7 @@
 //! - [`search`]: the runs and matches of a key, from event to event
 //! - [`key`]: one key: its events and its search; a late event runs a part of it again
 //! - [`store`]: all keys of one pattern, their TTL and what changed among their matches
-//! - [`codec`]: the bytes of one key
+//! - [`stored`]: the same as bytes
 //!
 //! # Which matches there are
 //!
@@ -29,3 +29,4 @@ pub mod plan;
 pub mod run;
 pub mod search;
 pub mod store;
+mod stored;

@@ -19,13 +19,14 @@ use crate::keyed::store::{EventBatch, Lane, NO_TEXT};
 /// Partial matches of one key at the most, unless configured otherwise; beyond it the oldest go and readings are `saturated`.
 pub const MAX_PARTIAL_MATCHES: usize = 1_000;
 
+/// A key at its place.
 #[derive(Debug, Default)]
-struct Slot {
-    name: CompactString,
-    used: bool,
-    key: Key,
+pub(super) struct Slot {
+    pub name: CompactString,
+    pub used: bool,
+    pub key: Key,
     /// The earliest of its timers.
-    timer: Option<i64>,
+    pub timer: Option<i64>,
 }
 
 /// An id as its column has it.
@@ -77,26 +78,26 @@ pub struct KeyLimits {
 
 /// The keyed state of one pattern.
 pub struct PatternStore {
-    definition: Definition,
-    limits: KeyLimits,
+    pub(super) definition: Definition,
+    pub(super) limits: KeyLimits,
     /// How far back readings look for matches.
     over_us: i64,
-    index: HashMap<CompactString, u32>,
-    slots: Paged<Slot>,
-    texts: Interner,
-    text_lanes: Box<[usize]>,
+    pub(super) index: HashMap<CompactString, u32>,
+    pub(super) slots: Paged<Slot>,
+    pub(super) texts: Interner,
+    pub(super) text_lanes: Box<[usize]>,
     id_is_text: bool,
     row: Vec<u64>,
-    holds: Vec<u64>,
+    pub(super) holds: Vec<u64>,
     changes: Vec<Change>,
-    told: VecDeque<Told>,
+    pub(super) told: VecDeque<Told>,
     /// Nobody takes what is told.
     silent: bool,
     /// When a match that waits for its time is complete: (time, slot).
-    timers: BinaryHeap<Reverse<(i64, u32)>>,
-    sweep_at: usize,
-    events: usize,
-    dropped: u64,
+    pub(super) timers: BinaryHeap<Reverse<(i64, u32)>>,
+    pub(super) sweep_at: usize,
+    pub(super) events: usize,
+    pub(super) dropped: u64,
 }
 
 impl PatternStore {

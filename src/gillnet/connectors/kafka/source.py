@@ -14,6 +14,7 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_END,
     OFFSET_STORED,
+    TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
     KafkaException,
@@ -248,6 +249,7 @@ class KafkaSource:
             arrival_time_us=now_us,
             envelope=partial(_envelope, messages),
             offset=lambda index: int(messages[index].offset()),
+            recorded_arrival_us=partial(_timestamp_us, messages),
         )
 
     def _consume(self, max_records: int, timeout_s: float) -> list[Any]:
@@ -521,6 +523,12 @@ class KafkaSource:
                 )
         finally:
             self._consumer.close()
+
+
+def _timestamp_us(messages: list[Any], index: int) -> int | None:
+    """Return the timestamp of a message: when the broker appended it, or when its producer made it, as the topic is set."""
+    kind, timestamp_ms = messages[index].timestamp()
+    return None if kind == TIMESTAMP_NOT_AVAILABLE else int(timestamp_ms) * 1_000
 
 
 def _envelope(messages: list[Any], index: int) -> tuple[bytes | None, Headers]:

@@ -35,7 +35,8 @@ pub fn needed_columns(plan: &Plan, id: &str, event_time: &str) -> Vec<String> {
     names
 }
 
-fn collect_columns(expression: &Json, names: &mut Vec<String>) {
+/// The names of the columns that an expression reads.
+pub fn collect_columns(expression: &Json, names: &mut Vec<String>) {
     match expression {
         Json::Object(parts) => {
             if let Some(Json::String(name)) = parts.get("column") {
