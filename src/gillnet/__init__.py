@@ -25,6 +25,7 @@ from gillnet.api.aggregates.functions import (
 from gillnet.api.expressions import Expr, coalesce, col, concat_str, lit, max_horizontal, min_horizontal, when
 from gillnet.api.features import Baseline, Features, Sessions, baseline
 from gillnet.api.joins import IntervalJoin
+from gillnet.api.patterns import Pattern, Step, any_of, not_between, not_within, previous, seq, step
 from gillnet.api.pipeline import Pipeline, Rule, allow, block, review, step_up
 from gillnet.api.stream import Entity, Stream
 from gillnet.core.errors import GillnetError
@@ -41,14 +42,17 @@ __all__ = [
     "GillnetError",
     "Integer",
     "IntervalJoin",
+    "Pattern",
     "Pipeline",
     "Rule",
     "Schema",
     "Sessions",
+    "Step",
     "Stream",
     "String",
     "Timestamp",
     "allow",
+    "any_of",
     "baseline",
     "block",
     "coalesce",
@@ -67,12 +71,17 @@ __all__ = [
     "min_horizontal",
     "modal_gap_share",
     "n_unique",
+    "not_between",
+    "not_within",
+    "previous",
     "review",
     "seconds_since_last",
+    "seq",
     "session",
     "sliding",
     "std",
     "std_gap_seconds",
+    "step",
     "step_up",
     "sum",
     "tumbling",

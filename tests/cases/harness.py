@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tests.cases.outcome import COUNTS, Outcome, final_join, final_sessions, side_line
+from tests.cases.outcome import COUNTS, Outcome, final_join, final_matches, final_sessions, side_line
 from tests.cases.script import Script, Step, read_script
 
 from gillnet._kernel import Batch
@@ -183,6 +183,7 @@ def run_embedded(
     metrics = runtime.run()
     assert all(counts.balanced for counts in metrics.streams.values())
     rows, sessions = _texts(sinks, "decisions"), _texts(sinks, "sessions")
+    matches = final_matches(_texts(sinks, "matches"))
     sides = {
         name: [_side(name, record.value, dict(record.headers)) for record in sink.records]
         for name, sink in sinks.items()
@@ -190,7 +191,7 @@ def run_embedded(
     }
     counts = {name: {count: getattr(metrics.stream(name), count) for count in COUNTS} for name in metrics.streams}
     joins = [line for join in plan.joins for line in final_join(join.name, _texts(sinks, f"joins.{join.name}"))]
-    return Outcome(rows, final_sessions(sessions), sorted(joins), sides, counts)
+    return Outcome(rows, final_sessions(sessions), matches, sorted(joins), sides, counts)
 
 
 def _texts(sinks: dict[str, MemorySink], name: str) -> list[str]:

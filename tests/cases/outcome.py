@@ -21,6 +21,7 @@ class Outcome:
 
     rows: list[str] = field(default_factory=list)
     sessions: list[str] = field(default_factory=list)
+    matches: list[str] = field(default_factory=list)
     joins: list[str] = field(default_factory=list)
     sides: dict[str, list[str]] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class Outcome:
         return [
             *(f'{{"row":{row}}}' for row in self.rows),
             *(f'{{"session":{session}}}' for session in self.sessions),
+            *(f'{{"match":{match}}}' for match in self.matches),
             *self.joins,
             *sides,
             *counts,
@@ -62,6 +64,19 @@ def final_sessions(emitted: Iterable[str]) -> list[str]:
         else:
             last[place] = _REVISION.sub("", text, count=1)
     return [last[place] for place in sorted(last)]
+
+
+def final_matches(emitted: Iterable[str]) -> list[str]:
+    """Keep the last revision of every match that was not withdrawn, in the order of their text."""
+    last: dict[tuple[str, ...], str] = {}
+    for text in emitted:
+        match = json.loads(text)
+        identity = tuple(match[name] for name in ("pattern", "key", "first", "last"))
+        if match["withdrawn"]:
+            del last[identity]
+        else:
+            last[identity] = _REVISION.sub("", text, count=1)
+    return sorted(last.values())
 
 
 def join_line(name: str, row: str) -> str:

@@ -23,9 +23,11 @@ from tests.cases.script import Step
 
 from gillnet.plan.expressions import Column, columns_of
 from gillnet.plan.nodes import AggregateNode, BaselineNode, ExpressionNode, PipelinePlan, SessionWindow, StreamNode
+from gillnet.plan.patterns import PatternNode, SequenceNode, earlier_columns
 from gillnet.testing.oracle import Event, Row, read
 from gillnet.testing.oracle_expressions import evaluate_row
 from gillnet.testing.oracle_json import decode_record
+from gillnet.testing.oracle_patterns import Match, find_matches, read_pattern
 
 Columns = Mapping[str, tuple[str, bool]]
 END_OF_TIME = 2**63 - 1
@@ -138,6 +140,7 @@ class _Run:
             self._close_sessions()
         if self.plan.sessions is not None:
             self.result.sessions = self._sessions()
+        self.result.matches = self._matches()
         events = {name: (stream.node, stream.events) for name, stream in self.streams.items()}
         self.result.joins = joined(self.plan.joins, events, _text)
         self.result.counts = {name: stream.counts for name, stream in self.streams.items() if stream.counts["read"]}
@@ -213,6 +216,8 @@ class _Run:
                 values[feature.name] = self._baseline(feature, event.time, mark)
             elif isinstance(feature, ExpressionNode):
                 values[feature.name] = evaluate_row(feature.expression, values, self.columns)
+            elif isinstance(feature, PatternNode):
+                values[feature.name] = self._pattern(feature, event)
             else:
                 values[feature.name] = self._aggregate(feature, event)
         return values
@@ -224,6 +229,29 @@ class _Run:
         if node.key is not None and value in (None, ""):
             return None
         return read(node, stream.of_key(node.key, value), event.time, own, _evaluator(stream.columns))
+
+    def _pattern(self, node: PatternNode, event: Event) -> Any:
+        stream, own = self.streams[node.stream], event if node.at is None else None
+        value = event.row[node.at or node.key or ""] if node.key is not None else None
+        if node.key is not None and value in (None, ""):
+            return None
+        evaluate = _pattern_evaluator(node.pattern, stream.columns)
+        return read_pattern(node, stream.of_key(node.key, value), event.time, own, evaluate)
+
+    def _matches(self) -> list[str]:
+        """Return every match as the events that came in the end make it, each pattern under its first feature's name."""
+        lines: list[str] = []
+        told: list[tuple[Any, ...]] = []
+        for node in self.plan.features:
+            if isinstance(node, PatternNode) and (node.stream, node.key, node.at, node.pattern) not in told:
+                told.append((node.stream, node.key, node.at, node.pattern))
+                stream = self.streams[node.stream]
+                evaluate = _pattern_evaluator(node.pattern, stream.columns)
+                keys = {event.row[node.key] for event in stream.events} - {None, ""} if node.key else {""}
+                for key in keys:
+                    found = find_matches(node.pattern, stream.of_key(node.key, key), None, evaluate)
+                    lines += [_match(node.name, str(key), match) for match in found]
+        return sorted(lines)
 
     def _session_start(self, event: Event) -> int:
         sessions = self.plan.sessions
@@ -240,7 +268,8 @@ class _Run:
         return int(self._aggregate(node, event))
 
     def _states(self, time: int) -> str:
-        lookups = [f for f in self.plan.features if isinstance(f, AggregateNode) and f.at is not None]
+        keyed = [f for f in self.plan.features if isinstance(f, AggregateNode | PatternNode)]
+        lookups = [f for f in keyed if f.at is not None]
         stale = [f.name for f in lookups if time > self.streams[f.stream].watermark.everything_before]
         return ",".join(f"{name}=stale" for name in stale)
 
@@ -312,10 +341,10 @@ class _Run:
 
 def _keys(plan: PipelinePlan, stream: StreamNode) -> set[str]:
     """Return the columns of a stream that must hold a key."""
-    aggregates = [feature for feature in plan.features if isinstance(feature, AggregateNode)]
-    keys = {feature.key for feature in aggregates if feature.stream == stream.name and feature.key}
+    keyed = [feature for feature in plan.features if isinstance(feature, AggregateNode | PatternNode)]
+    keys = {feature.key for feature in keyed if feature.stream == stream.name and feature.key}
     if stream.name == plan.root:
-        keys |= {feature.at for feature in aggregates if feature.at}
+        keys |= {feature.at for feature in keyed if feature.at}
         keys |= {plan.sessions.key} if plan.sessions else set()
     keys |= {side.key for join in plan.joins for side in (join.left, join.right) if side.stream == stream.name}
     return keys
@@ -324,12 +353,28 @@ def _keys(plan: PipelinePlan, stream: StreamNode) -> set[str]:
 def _row_key(plan: PipelinePlan) -> str | None:
     if plan.sessions:
         return plan.sessions.key
-    own = [f for f in plan.features if isinstance(f, AggregateNode) and f.stream == plan.root and f.key]
+    keyed = [f for f in plan.features if isinstance(f, AggregateNode | PatternNode)]
+    own = [f for f in keyed if f.stream == plan.root and f.key]
     return own[0].key if own else None
 
 
 def _evaluator(columns: Columns) -> Any:
     return lambda node, row: evaluate_row(node, row, columns)
+
+
+def _pattern_evaluator(pattern: SequenceNode, columns: Columns) -> Any:
+    return _evaluator({**earlier_columns(pattern.names, columns), **columns})
+
+
+def _match(pattern: str, key: str, match: Match) -> str:
+    texts = {name: json.dumps(str(value)) for name, value in (("pattern", pattern), ("key", key))}
+    texts |= {"first": json.dumps(str(match.start[1])), "last": json.dumps(str(match.last[1])), "withdrawn": "false"}
+    texts |= {"start": _text(match.start[0], "timestamp") or "", "end": _text(match.last[0], "timestamp") or ""}
+    events = (
+        f'{{"step":"{taken.name}","id":"{taken.event.id}","event_time":{_text(taken.event.time, "timestamp")}}}'
+        for taken in match.events
+    )
+    return _object([*(f'"{name}":{text}' for name, text in texts.items()), f'"events":[{",".join(events)}]'])
 
 
 def _object(fields: Iterable[str | None]) -> str:

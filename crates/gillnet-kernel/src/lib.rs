@@ -11,6 +11,7 @@ pub mod exact;
 pub mod expr;
 pub mod join;
 pub mod keyed;
+pub mod pattern;
 
 pub mod forest;
 pub mod policy;

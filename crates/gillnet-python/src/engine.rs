@@ -93,6 +93,12 @@ impl PyEngine {
         Ok(batch.map(PyBatch))
     }
 
+    fn matches(&mut self, py: Python<'_>, most: usize) -> PyResult<Option<PyBatch>> {
+        let engine = &mut self.0;
+        let batch = py.detach(|| engine.matches(most)).map_err(kernel_error)?;
+        Ok(batch.map(PyBatch))
+    }
+
     /// The next rows of a join, with its number in the plan.
     fn joined(&mut self, py: Python<'_>, most: usize) -> PyResult<Option<(usize, PyBatch)>> {
         let engine = &mut self.0;
@@ -131,8 +137,19 @@ impl PyEngine {
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let EngineStats { keys, events, bytes, ids, id_bytes, timers, saturated_keys, revisions, pending, joins } =
-            self.0.stats();
+        let EngineStats {
+            keys,
+            events,
+            bytes,
+            ids,
+            id_bytes,
+            timers,
+            saturated_keys,
+            revisions,
+            patterns,
+            pending,
+            joins,
+        } = self.0.stats();
         let dict = PyDict::new(py);
         dict.set_item("keys", keys)?;
         dict.set_item("events", events)?;
@@ -141,6 +158,9 @@ impl PyEngine {
         dict.set_item("id_bytes", id_bytes)?;
         dict.set_item("timers", timers)?;
         dict.set_item("saturated_keys", saturated_keys)?;
+        dict.set_item("pattern_events", patterns.events)?;
+        dict.set_item("partial_matches", patterns.partial_matches)?;
+        dict.set_item("partial_matches_dropped", patterns.dropped)?;
         dict.set_item("revisable_rows", revisions.rows)?;
         dict.set_item("revisable_bytes", revisions.bytes)?;
         dict.set_item("disturbances", revisions.disturbances)?;

@@ -10,12 +10,14 @@ from graphlib import CycleError, TopologicalSorter
 from gillnet.api.aggregates import Aggregate, Aggregation, bind
 from gillnet.api.aggregates.windows import session_spec
 from gillnet.api.expressions import Expr
+from gillnet.api.patterns import Pattern
 from gillnet.api.stream import Entity, Stream
 from gillnet.core.errors import DefinitionError
 from gillnet.core.naming import nearest
 from gillnet.core.time import duration_us
 from gillnet.plan.expressions import columns_of
 from gillnet.plan.nodes import AggregateNode, BaselineNode, ExpressionNode, FeatureNode, SessionsNode, StreamNode
+from gillnet.plan.patterns import PatternNode
 from gillnet.plan.typing import infer
 
 RESERVED = ("score", "decision", "reasons", "model", "revision", "replaced_by", "session_start", "session_end")
@@ -73,7 +75,7 @@ def baseline(
     return Baseline(of, quantile, over, step, min_count)
 
 
-Feature = Aggregate | Expr | Baseline
+Feature = Aggregate | Expr | Baseline | Pattern
 
 
 class Features:
@@ -180,6 +182,9 @@ def _lower(
         if isinstance(feature, Aggregate):
             node: FeatureNode = _aggregate(name, feature, stream, others)
             columns[name] = (feature.type, feature.nullable or feature.lookup is not None or _null_key(feature, stream))
+        elif isinstance(feature, Pattern):
+            node = _pattern(name, feature, stream, others)
+            columns[name] = (feature.type, feature.lookup is not None or _null_key(feature, stream))
         elif isinstance(feature, Baseline):
             node = _baseline(name, feature, columns)
             columns[name] = ("float64", True)
@@ -191,7 +196,7 @@ def _lower(
     return tuple(nodes), columns, others
 
 
-def _null_key(feature: Aggregate, stream: Stream) -> bool:
+def _null_key(feature: Aggregate | Pattern, stream: Stream) -> bool:
     return feature.key is not None and feature.key in stream.schema and stream.schema[feature.key].nullable
 
 
@@ -205,7 +210,7 @@ def _check_name(name: str, stream: Stream) -> None:
 
 
 def _check_kind(name: str, feature: object) -> None:
-    if isinstance(feature, Aggregate | Expr | Baseline):
+    if isinstance(feature, Aggregate | Expr | Baseline | Pattern):
         return
     what = f"the function {feature.__name__}" if callable(feature) and hasattr(feature, "__name__") else repr(feature)
     match feature:
@@ -253,7 +258,20 @@ def _order(features: Mapping[str, Feature], columns: Columns) -> list[str]:
     return placed
 
 
-def _aggregate(name: str, feature: Aggregate, root: Stream, others: dict[str, StreamNode]) -> AggregateNode:
+def _pattern(name: str, feature: Pattern, root: Stream, others: dict[str, StreamNode]) -> PatternNode:
+    _check_stream(name, feature, root, others)
+    return PatternNode(
+        name=name,
+        type=feature.type,
+        stream=feature.stream.name,
+        key=feature.key,
+        over_us=feature.over_us,
+        pattern=feature.sequence,
+        at=feature.lookup,
+    )
+
+
+def _check_stream(name: str, feature: Aggregate | Pattern, root: Stream, others: dict[str, StreamNode]) -> None:
     own = feature.stream.name == root.name
     if own and feature.stream != root.node:
         raise DefinitionError(f"feature {name!r}: two different streams are called {root.name!r}; rename one.")
@@ -267,6 +285,10 @@ def _aggregate(name: str, feature: Aggregate, root: Stream, others: dict[str, St
             raise DefinitionError(
                 f"feature {name!r}: two different streams are called {feature.stream.name!r}; rename one."
             )
+
+
+def _aggregate(name: str, feature: Aggregate, root: Stream, others: dict[str, StreamNode]) -> AggregateNode:
+    _check_stream(name, feature, root, others)
     return AggregateNode(
         name=name,
         type=feature.type,
@@ -280,7 +302,7 @@ def _aggregate(name: str, feature: Aggregate, root: Stream, others: dict[str, St
     )
 
 
-def _check_lookup(name: str, feature: Aggregate, root: Stream) -> None:
+def _check_lookup(name: str, feature: Aggregate | Pattern, root: Stream) -> None:
     if feature.lookup is None:
         raise DefinitionError(
             f"feature {name!r}: it is of stream {feature.stream.name!r}, and the rows are of {root.name!r}; "
@@ -301,7 +323,7 @@ def _check_lookup(name: str, feature: Aggregate, root: Stream) -> None:
         )
 
 
-def _lookup_columns(feature: Aggregate, root: Stream) -> str:
+def _lookup_columns(feature: Aggregate | Pattern, root: Stream) -> str:
     """Say which columns of the root stream could hold the key that is looked up."""
     if feature.key is None:
         return f"any column does where there is no key, such as {root.node.id!r}"

@@ -84,6 +84,8 @@ class Pipeline:
         stays as it went out.
     max_events_per_key
         Events of one key at the most; beyond it the oldest go, and readings are ``saturated``.
+    max_partial_matches
+        Partial matches of one key and pattern at the most; beyond it the oldest go, and readings are ``saturated``.
 
     Attributes
     ----------
@@ -109,8 +111,11 @@ class Pipeline:
         joins: Sequence[IntervalJoin] = (),
         revisions: bool = True,
         max_events_per_key: int = 4_000_000,
+        max_partial_matches: int = 1_000,
     ) -> None:
-        _check_arguments(features, name, model_features if model is None else None, max_events_per_key)
+        _check_arguments(features, name, model_features if model is None else None)
+        _check_limit("max_events_per_key", max_events_per_key, "1_000_000")
+        _check_limit("max_partial_matches", max_partial_matches, "1_000")
         columns = dict(features.columns)
         node = None
         if model is not None:
@@ -129,6 +134,7 @@ class Pipeline:
             joins=tuple(join.node for join in joins),
             revisions=revisions,
             max_events_per_key=max_events_per_key,
+            max_partial_matches=max_partial_matches,
         )
 
     def __repr__(self) -> str:
@@ -233,9 +239,7 @@ def _rules(policy: Sequence[Rule]) -> Sequence[Rule]:
     return policy
 
 
-def _check_arguments(
-    features: object, name: str | None, model_features: Sequence[str] | None, max_events_per_key: int
-) -> None:
+def _check_arguments(features: object, name: str | None, model_features: Sequence[str] | None) -> None:
     if not isinstance(features, Features):
         raise DefinitionError(
             f"Pipeline: {features!r} is neither gillnet.Features nor gillnet.Sessions; make one of it."
@@ -244,10 +248,11 @@ def _check_arguments(
         raise DefinitionError(f"Pipeline: name={name!r} is no name; give one, or leave it out for the stream's.")
     if model_features is not None:
         raise DefinitionError("Pipeline: model_features without a model; give model='name@alias', or leave them out.")
-    if not isinstance(max_events_per_key, int) or max_events_per_key < 1:
-        raise DefinitionError(
-            f"Pipeline: max_events_per_key={max_events_per_key!r} must be a whole number above 0, such as 1_000_000."
-        )
+
+
+def _check_limit(name: str, limit: object, usual: str) -> None:
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise DefinitionError(f"Pipeline: {name}={limit!r} must be a whole number above 0, such as {usual}.")
 
 
 def _rule(number: int, rule: Rule, columns: dict[str, tuple[str, bool]]) -> RuleNode:

@@ -9,11 +9,13 @@ from gillnet.api.aggregates import Aggregate, Aggregation, WindowSpec, bind
 from gillnet.api.aggregates import functions as fn
 from gillnet.api.as_of import AsOf, present_in_all
 from gillnet.api.expressions import Expr
+from gillnet.api.patterns import Pattern, Sequence, bind_pattern
 from gillnet.core.errors import DefinitionError
 from gillnet.core.naming import nearest
 from gillnet.core.schema import Integer, Schema, String, Timestamp
 from gillnet.core.time import duration_us
 from gillnet.plan.nodes import StreamNode
+from gillnet.plan.patterns import SkipStrategy
 
 Duration = str | timedelta
 
@@ -278,3 +280,28 @@ class Entity:
     ) -> Aggregate:
         """Return the share of gaps near the commonest one (bins of an eighth of an octave, and both neighbours)."""
         return self.aggregate(fn.modal_gap_share(where=where), over=over, delay=delay)
+
+    def pattern(
+        self,
+        sequence: Sequence,
+        *,
+        within: Duration,
+        over: Duration | None = None,
+        skip: SkipStrategy = "past_last_event",
+    ) -> Pattern:
+        """Return whether a match of ``sequence`` was completed lately: see `gillnet.seq`, and `Pattern.count`.
+
+        Parameters
+        ----------
+        sequence
+            The steps, in the order of event time and id.
+        within
+            A match's last event lies less than this after its first.
+        over
+            Matches count that were completed in (t - over, t]; by default ``within``.
+        skip
+            ``"past_last_event"``: matches do not overlap, and of several the one that is complete first counts, of those
+            the one that began first. ``"to_next"``: each event begins at most one match. ``"no_skip"``: where the last step
+            can take more, each further event makes one more match.
+        """
+        return bind_pattern(self.stream.node, self.key, sequence, within=within, over=over, skip=skip)

@@ -11,9 +11,10 @@ from gillnet.core.errors import ConfigurationError
 from gillnet.core.naming import nearest
 from gillnet.core.ports import Sink
 from gillnet.plan.nodes import PipelinePlan
+from gillnet.plan.patterns import PatternNode
 
 SIDE_OUTPUTS = ("malformed", "duplicate", "late", "too_late")
-_MAIN = ("decisions", "alerts", "sessions")
+_MAIN = ("decisions", "alerts", "sessions", "matches")
 # The largest record that a Kafka sink writes (16 MiB), and room for the headers that say why it is there.
 _SIDE_MESSAGE_BYTES = (16 << 20) + (64 << 10)
 _SUFFIXES = (".ndjson", ".ndjson.gz", ".jsonl", ".json", ".gz")
@@ -21,7 +22,10 @@ _SUFFIXES = (".ndjson", ".ndjson.gz", ".jsonl", ".json", ".gz")
 
 def output_names(plan: PipelinePlan) -> list[str]:
     """Return the names of a plan's outputs: rows first, then each stream's side outputs."""
-    main = [name for name in _MAIN if name != "sessions" or plan.sessions is not None]
+    missing = set() if plan.sessions is not None else {"sessions"}
+    if not any(isinstance(feature, PatternNode) for feature in plan.features):
+        missing.add("matches")
+    main = [name for name in _MAIN if name not in missing]
     if plan.revisions:
         main.insert(1, "decisions.revisions")
     main += [f"joins.{join.name}" for join in plan.joins]

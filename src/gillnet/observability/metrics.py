@@ -20,6 +20,8 @@ CATALOGUE: dict[str, str] = {
     "sessions_closed": "Sessions that the watermark closed, revisions included.",
     "revisions": "Rows that later arrivals changed after they went out.",
     "revisions_flipped": "Revisions whose decision is another one.",
+    "matches": "Matches of patterns that were found, or whose events changed.",
+    "matches_withdrawn": "Matches that a late event undid.",
     "join_pairs": "Pairs that a join gave, per join.",
     "join_unmatched": "Events of an outer side that a join gave without a partner, per join.",
     "join_withdrawn": "Rows without a partner that a later match withdrew, per join.",
@@ -100,6 +102,8 @@ class RunMetrics:
     sessions_closed: int = 0
     revisions: int = 0
     revisions_flipped: int = 0
+    matches: int = 0
+    matches_withdrawn: int = 0
     batches: int = 0
     progress: dict[str, StreamProgress] = field(default_factory=dict)
     """By stream, as it was sampled last."""
@@ -118,7 +122,15 @@ class RunMetrics:
         for progress in self.progress.values():
             figures |= _progress_figures(progress)
         figures |= {f"decisions{{action={action}}}": count for action, count in self.decisions.items()}
-        for name in ("alerts", "sessions_closed", "revisions", "revisions_flipped", "batches"):
+        for name in (
+            "alerts",
+            "sessions_closed",
+            "revisions",
+            "revisions_flipped",
+            "matches",
+            "matches_withdrawn",
+            "batches",
+        ):
             figures[name] = getattr(self, name)
         for join, did in self.joins.items():
             figures |= {f"join_{what}{{join={join}}}": count for what, count in did.items()}

@@ -16,6 +16,7 @@ from gillnet.core.errors import DefinitionError
 from gillnet.core.messages import OutputRecord
 from gillnet.core.schema import schema_to_json
 from gillnet.plan.nodes import AggregateNode
+from gillnet.plan.patterns import PatternNode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,10 +162,10 @@ def _malformed_record(raw: RawBatch, malformed: Malformed) -> OutputRecord:
 
 def key_columns(plan: PipelinePlan, name: str) -> tuple[str, ...]:
     """Return the columns of a stream that its events are stored or looked up by, which must not be empty."""
-    aggregates = [feature for feature in plan.features if isinstance(feature, AggregateNode)]
-    keys = {feature.key for feature in aggregates if feature.stream == name and feature.key}
+    keyed = [feature for feature in plan.features if isinstance(feature, AggregateNode | PatternNode)]
+    keys = {feature.key for feature in keyed if feature.stream == name and feature.key}
     if name == plan.root:
-        keys |= {feature.at for feature in aggregates if feature.at}
+        keys |= {feature.at for feature in keyed if feature.at}
         keys |= {plan.sessions.key} if plan.sessions else set()
     keys |= {side.key for join in plan.joins for side in (join.left, join.right) if side.stream == name}
     return tuple(sorted(keys))

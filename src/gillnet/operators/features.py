@@ -30,6 +30,9 @@ OLD = "__old."
 WAS = "__was."
 """Before a feature's name: the same where it changed, null where it did not."""
 
+MATCHES_AT_ONCE = 1_024
+"""Matches of patterns that one call gives at the most."""
+
 CLOSED_AT_ONCE = 1_024
 """Closed sessions that one call gives at the most, so that no batch grows without bound."""
 
@@ -172,6 +175,10 @@ class FeatureOperator:
         names those that changed, whose names are in `CHANGED`; `REVISION`, and the stream and id of an event that caused it.
         """
         return self._engine.revisions(most)
+
+    def matches(self) -> Batch | None:
+        """Return matches of patterns that were found, changed or withdrawn since, about `MATCHES_AT_ONCE`; None for no more."""
+        return self._engine.matches(MATCHES_AT_ONCE)
 
     def joined(self, most: int) -> tuple[int, Batch] | None:
         """Return rows of a join, about ``most``, with its number in the plan; None when there are no more for now.

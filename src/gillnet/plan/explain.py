@@ -21,6 +21,7 @@ from gillnet.plan.nodes import (
     TumblingWindow,
     Window,
 )
+from gillnet.plan.patterns import PatternNode, describe_sequence, step_conditions
 
 
 def format_window(window: Window) -> str:
@@ -55,14 +56,31 @@ def explain(plan: PipelinePlan) -> str:
         lines += ["", title]
         width = max(len(feature.name) for feature in features)
         lines += [f"  {feature.name:<{width}}  {feature.type:<10}  {_feature(feature)}" for feature in features]
+    lines += _patterns(plan)
     for join in plan.joins:
         lines += ["", *explain_join(join)]
     lines += ["", *_decisions(plan)]
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _patterns(plan: PipelinePlan) -> list[str]:
+    """Say the conditions of the steps of each pattern, under the name of the first feature that is about it."""
+    lines: list[str] = []
+    told: list[object] = []
+    for feature in plan.features:
+        if isinstance(feature, PatternNode) and feature.pattern not in told:
+            told.append(feature.pattern)
+            conditions = step_conditions(feature.pattern)
+            width = max(len(name) for name, _ in conditions)
+            lines += ["", f"steps of {feature.name}"]
+            lines += [f"  {name:<{width}}  {condition}" for name, condition in conditions]
+    return lines
+
+
 def _role(plan: PipelinePlan, name: str) -> str:
-    looked_up = any(isinstance(feature, AggregateNode) and feature.stream == name for feature in plan.features)
+    looked_up = any(
+        isinstance(feature, AggregateNode | PatternNode) and feature.stream == name for feature in plan.features
+    )
     roles = ["one row for each event"] if name == plan.root else ["looked up"] if looked_up else []
     return ", ".join(roles + ["joined"] * any(name in join.streams for join in plan.joins))
 
@@ -102,6 +120,9 @@ def _feature(feature: FeatureNode) -> str:
     if isinstance(feature, BaselineNode):
         over, step = format_duration(feature.over_us), format_duration(feature.step_us)
         return f"quantile {feature.quantile} of {feature.of} over closed sessions of {over}, in steps of {step}"
+    if isinstance(feature, PatternNode):
+        what = "number of matches" if feature.type == "int64" else "a match"
+        return f"{what} in {format_duration(feature.over_us)} of {describe_sequence(feature.pattern)}"
     return _aggregate(feature)
 
 

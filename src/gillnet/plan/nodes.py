@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from gillnet.plan.patterns import PatternNode
+
 if TYPE_CHECKING:
     from gillnet.core.schema import Schema
     from gillnet.plan.expressions import Node
@@ -131,7 +133,7 @@ class BaselineNode:
     type: str = "float64"
 
 
-FeatureNode = AggregateNode | ExpressionNode | BaselineNode
+FeatureNode = AggregateNode | ExpressionNode | BaselineNode | PatternNode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +189,7 @@ class PipelinePlan:
     joins: tuple[IntervalJoinNode, ...] = ()
     revisions: bool = True
     max_events_per_key: int = 4_000_000
+    max_partial_matches: int = 1_000
     version: int = PLAN_VERSION
 
     def stream(self, name: str) -> StreamNode:

@@ -28,6 +28,7 @@ from gillnet.plan.nodes import (
     StreamNode,
     Window,
 )
+from gillnet.plan.patterns import PatternNode, sequence_from_json, sequence_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,7 @@ _FEATURES: dict[str, type[FeatureNode]] = {
     "aggregate": AggregateNode,
     "expression": ExpressionNode,
     "baseline": BaselineNode,
+    "pattern": PatternNode,
 }
 
 
@@ -59,7 +61,10 @@ def plan_to_json(plan: PipelinePlan) -> dict[str, Any]:
         "emission": _emission_to_json(plan.emission),
         "joins": [join_to_json(join) for join in plan.joins],
         "revisions": plan.revisions,
-        "limits": {"max_events_per_key": plan.max_events_per_key},
+        "limits": {
+            "max_events_per_key": plan.max_events_per_key,
+            "max_partial_matches": plan.max_partial_matches,
+        },
     }
 
 
@@ -107,6 +112,7 @@ def _plan_from_json(values: Mapping[str, Any]) -> PipelinePlan:
         joins=tuple(join_from_json(join) for join in values["joins"]),
         revisions=values["revisions"],
         max_events_per_key=values["limits"]["max_events_per_key"],
+        max_partial_matches=values["limits"]["max_partial_matches"],
     )
 
 
@@ -127,6 +133,8 @@ def _feature_to_json(feature: FeatureNode) -> dict[str, Any]:
     if isinstance(feature, AggregateNode):
         window = next(kind for kind, node in _WINDOWS.items() if type(feature.window) is node)
         values["window"] = {"kind": window} | _plain(feature.window)
+    if isinstance(feature, PatternNode):
+        values["pattern"] = sequence_to_json(feature.pattern)
     return values
 
 
@@ -142,4 +150,6 @@ def _feature_from_json(values: Mapping[str, Any]) -> FeatureNode:
     if "window" in rest:
         window = dict(rest["window"])
         rest["window"] = _WINDOWS[window.pop("kind")](**window)
+    if "pattern" in rest:
+        rest["pattern"] = sequence_from_json(rest["pattern"])
     return _FEATURES[values["kind"]](**rest)

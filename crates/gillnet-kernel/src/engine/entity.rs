@@ -428,7 +428,8 @@ fn mark(masks: &mut [u64], bit: usize, selection: &Selection, arrays: &[ArrayRef
     Ok(())
 }
 
-fn lane_of(array: &ArrayRef) -> Lane<'_> {
+/// The words of an array of a type that lanes have.
+pub fn lane_of(array: &ArrayRef) -> Lane<'_> {
     let words = match array.data_type() {
         DataType::Utf8 => return Lane::Text(array.as_string::<i32>()),
         DataType::Int64 => array.as_primitive::<Int64Type>().values().iter().map(|&x| x as u64).collect(),

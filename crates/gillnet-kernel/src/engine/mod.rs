@@ -15,6 +15,7 @@ mod columns;
 mod entity;
 pub mod joins;
 mod packed;
+pub mod patterns;
 mod pending;
 pub mod plan;
 mod plan_parts;
@@ -24,9 +25,10 @@ mod row_store;
 mod session_timers;
 mod sessions;
 mod snapshot;
+mod states;
 mod stream;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringBuilder};
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema};
 use std::sync::Arc;
@@ -35,9 +37,11 @@ use self::baseline::Baseline;
 use self::columns::{optional_timestamps, timestamps, Columns};
 use self::entity::{Entity, EntityBuilder, EntityId, Reader, Readings};
 use self::joins::{JoinStats, Joins};
+use self::patterns::{PatternColumn, PatternReadings, Patterns};
 use self::pending::Pending;
 use self::plan::{FeaturePlan, Plan};
 use self::plan_parts::PlanParts;
+use self::revise::patterns::changed_by;
 use self::revise::{looked_up_by, Revisions};
 pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, CHANGED, OLD, REVISION, WAS};
 use self::sessions::{session_features, Sessions};
@@ -47,6 +51,7 @@ use crate::arrival::watermark;
 use crate::error::{KernelError, Result};
 use crate::expr::Expression;
 use crate::keyed::store::KeyedStore;
+use crate::pattern::store::PatternStats;
 
 /// Columns that the engine adds to a row, beside its features.
 pub const ARRIVAL_TIME: &str = "__arrival_time";
@@ -71,6 +76,7 @@ pub struct Engine {
     features: Vec<Feature>,
     sessions: Option<Sessions>,
     revisions: Option<Revisions>,
+    patterns: Patterns,
     pending: Option<Pending>,
     joins: Joins,
     parts: PlanParts,
@@ -97,6 +103,10 @@ enum Feature {
         name: String,
         baseline: usize,
     },
+    Pattern {
+        name: String,
+        column: PatternColumn,
+    },
 }
 
 /// Counters and sizes of an engine.
@@ -110,6 +120,7 @@ pub struct EngineStats {
     pub timers: usize,
     pub saturated_keys: usize,
     pub revisions: RevisionStats,
+    pub patterns: PatternStats,
     /// Rows that wait, and those that left early because too many did.
     pub pending: (usize, u64),
     pub joins: JoinStats,
@@ -128,11 +139,14 @@ impl Engine {
         let (entities, sessions) = build_entities(plan, &streams, root)?;
         let pending = Pending::new(plan.emission, plan.limits.max_pending_rows);
         let joins = Joins::new(&plan.joins, &streams)?;
-        let (features, parts) = (Vec::new(), plan.parts.clone());
-        let mut engine = Self { root, streams, entities, features, sessions, revisions: None, pending, joins, parts };
+        let (features, patterns, parts) = (Vec::new(), Patterns::default(), plan.parts.clone());
+        let revisions = None;
+        let mut engine =
+            Self { root, streams, entities, features, sessions, revisions, patterns, pending, joins, parts };
         engine.compile_features(plan)?;
         if plan.revisions {
-            engine.revisions = Some(Revisions::new(plan, &engine.streams, root, &engine.entities, &engine.features)?);
+            let Self { streams, entities, patterns, features, .. } = &engine;
+            engine.revisions = Some(Revisions::new(plan, streams, root, entities, patterns, features)?);
         }
         Ok(engine)
     }
@@ -163,6 +177,11 @@ impl Engine {
                     fields.push(Field::new(&name, DataType::Float64, true));
                     let number = sessions.add_baseline(&baseline.of, built);
                     self.features.push(Feature::Baseline { name, baseline: number });
+                }
+                FeaturePlan::Pattern(pattern) => {
+                    let column = self.patterns.add(pattern, &plan.root, &self.streams, &plan.limits)?;
+                    fields.push(Field::new(&name, plan::arrow_type(&pattern.value_type)?, true));
+                    self.features.push(Feature::Pattern { name, column });
                 }
             }
         }
@@ -215,7 +234,7 @@ impl Engine {
             self.keep_for_lookups(number, &accepted)?;
             self.release(arrival, false)?
         };
-        self.expire(batch.num_rows());
+        self.expire(batch.num_rows())?;
         Ok(Processed { outcomes: accepted.outcomes, rows })
     }
 
@@ -224,10 +243,12 @@ impl Engine {
         for entity in self.entities.iter_mut().filter(|e| e.id.stream == stream.name) {
             entity.insert(&accepted.batch, &accepted.times, &accepted.ids)?;
         }
-        match &mut self.revisions {
-            Some(revisions) => revisions.arrived_elsewhere(number, stream.id(), &self.entities, accepted),
-            None => Ok(()),
-        }
+        let Accepted { batch, times, ids, .. } = accepted;
+        let changed = self.patterns.keep(&stream.name, batch, times, ids)?;
+        let Some(revisions) = &mut self.revisions else { return Ok(()) };
+        revisions.arrived_elsewhere(number, stream.id(), &self.entities, accepted)?;
+        let changed: Vec<&[(u32, i64)]> = changed.iter().map(Vec::as_slice).collect();
+        revisions.patterns_changed(number, stream.id(), &self.entities, &changed, accepted)
     }
 
     /// The rows of the root stream. With sessions, the batch is cut where it matters whether a session was closed by then, so
@@ -263,7 +284,8 @@ impl Engine {
                 }
             });
         }
-        let states = self.feature_states(&readings, times);
+        let patterns = self.patterns.read_rows(batch, times, ids, matches!(turn, Turn::Arriving))?;
+        let states = self.feature_states(&readings, &patterns, times);
         let starts = self.sessions.as_mut().map(|s| s.arrived(&readings[s.entity], times, watermarks));
         let mut columns = Columns::of(batch);
         for feature in &self.features {
@@ -276,6 +298,9 @@ impl Engine {
                     let sessions = self.sessions.as_mut().expect("a baseline was compiled with its sessions");
                     columns.push(name, sessions.read_baseline(*baseline, times, watermarks));
                 }
+                Feature::Pattern { name, column: (pattern, reading) } => {
+                    columns.push(name, patterns[*pattern].columns[*reading].clone());
+                }
             }
         }
         columns.push(ARRIVAL_TIME, timestamps(arrivals));
@@ -286,15 +311,23 @@ impl Engine {
             columns.push(SESSION_START, starts);
         }
         let rows = columns.finish()?;
-        self.note_for_revisions(accepted, &readings, &rows)?;
+        self.note_for_revisions(accepted, &readings, &patterns, &rows)?;
         Ok(rows)
     }
 
-    fn note_for_revisions(&mut self, accepted: &Accepted, readings: &[Readings], rows: &RecordBatch) -> Result<()> {
+    fn note_for_revisions(
+        &mut self,
+        accepted: &Accepted,
+        readings: &[Readings],
+        patterns: &[PatternReadings],
+        rows: &RecordBatch,
+    ) -> Result<()> {
         let Some(revisions) = &mut self.revisions else { return Ok(()) };
         for (number, (entity, readings)) in self.entities.iter().zip(readings).enumerate() {
             revisions.arrived(self.root, number, entity, &readings.before_others, accepted)?;
         }
+        let id = self.streams[self.root].id();
+        revisions.patterns_changed(self.root, id, &self.entities, &changed_by(patterns), accepted)?;
         revisions.emitted(rows, &accepted.times, &accepted.ids)
     }
 
@@ -309,7 +342,7 @@ impl Engine {
     pub fn revisions(&mut self, most: usize) -> Result<Option<RecordBatch>> {
         let Some(revisions) = &mut self.revisions else { return Ok(None) };
         let names: Vec<String> = self.streams.iter().map(|stream| stream.name.clone()).collect();
-        revisions.next(most, &mut self.entities, &names)
+        revisions.next(most, &mut self.entities, &self.patterns, &names)
     }
 
     /// Events that disturbed rows which [`Self::revisions`] has not looked at yet.
@@ -335,50 +368,6 @@ impl Engine {
             }
         });
         reach.fold(root.earliest_accepted().min(pending), i64::min)
-    }
-
-    /// Per row, the features that are not simply fresh or absent: `name=stale` or `name=saturated`, comma-separated.
-    fn feature_states(&self, readings: &[Readings], times: &[i64]) -> ArrayRef {
-        let mut builder = StringBuilder::new();
-        let lagging: Vec<i64> = self.entities.iter().map(|entity| self.known_until(entity)).collect();
-        let special = readings.iter().any(|r| !r.saturated.is_empty()) || lagging.iter().any(|&mark| mark != i64::MAX);
-        for (i, &time) in times.iter().enumerate() {
-            let mut text = String::new();
-            if special {
-                for feature in &self.features {
-                    let Feature::Aggregate { name, entity, .. } = feature else { continue };
-                    let state = if readings[*entity].saturated.binary_search(&(i as u32)).is_ok() {
-                        "saturated"
-                    } else if time > lagging[*entity] {
-                        "stale"
-                    } else {
-                        continue;
-                    };
-                    let comma = if text.is_empty() { "" } else { "," };
-                    text.push_str(&format!("{comma}{name}={state}"));
-                }
-            }
-            if text.is_empty() {
-                builder.append_null();
-            } else {
-                builder.append_value(text);
-            }
-        }
-        Arc::new(builder.finish())
-    }
-
-    /// Up to which event time an entity's events are known to have arrived: of interest for lookups only, since a row's
-    /// own stream is read as of its arrival by definition. An idle stream is taken to have said all; one that was never heard
-    /// has not said anything, however long that lasts.
-    fn known_until(&self, entity: &Entity) -> i64 {
-        if entity.reader == Reader::Own {
-            return i64::MAX;
-        }
-        let other = self.streams.iter().find(|s| s.name == entity.id.stream).expect("checked when compiled");
-        if other.watermark.idle() && other.watermark.current() != watermark::NONE {
-            return i64::MAX;
-        }
-        other.watermark.current().saturating_add(other.watermark_delay_us)
     }
 
     /// Processing time passes without records: partitions may fall idle.
@@ -411,7 +400,7 @@ impl Engine {
     }
 
     /// Give memory back: a part of the keys and ids each time, so that no call takes long.
-    fn expire(&mut self, records: usize) {
+    fn expire(&mut self, records: usize) -> Result<()> {
         for stream in &mut self.streams {
             let earliest = stream.earliest_accepted();
             if earliest != i64::MIN {
@@ -425,7 +414,8 @@ impl Engine {
         }
         for number in 0..self.entities.len() {
             // Rows that wait, and those that can still be revised, are read as of their own time.
-            let reach = self.reach(&self.entities[number]).min(revisable);
+            let Entity { id, reader, .. } = &self.entities[number];
+            let reach = self.reach(id, reader).min(revisable);
             let entity = &mut self.entities[number];
             match &mut self.sessions {
                 Some(sessions) if sessions.entity == number => {
@@ -435,6 +425,14 @@ impl Engine {
                 _ => {}
             }
         }
+        for number in 0..self.patterns.len() {
+            let pattern = &self.patterns[number];
+            let reach = self.reach(&pattern.id, &pattern.reader).min(revisable);
+            if reach != i64::MIN {
+                self.patterns[number].sweep(records.max(64), reach)?;
+            }
+        }
+        Ok(())
     }
 
     /// Before which event time nothing will read or change an entity's state any more; `i64::MIN` while that is unknown.
@@ -443,9 +441,9 @@ impl Engine {
     /// never heard has passed nothing. While the root is idle its watermark stands still, and waiting for it would keep what
     /// the other stream brings without bound: then the root is taken to be where the other stream is, with its own allowed
     /// lateness. Should it wake further back, its rows say that they may miss events (`saturated`).
-    fn reach(&self, entity: &Entity) -> i64 {
-        let own = self.streams.iter().find(|s| s.name == entity.id.stream).expect("checked when compiled");
-        if entity.reader == Reader::Own {
+    fn reach(&self, id: &EntityId, reader: &Reader) -> i64 {
+        let own = self.streams.iter().find(|s| s.name == id.stream).expect("checked when compiled");
+        if *reader == Reader::Own {
             return own.earliest_accepted();
         }
         let root = &self.streams[self.root];
@@ -484,6 +482,9 @@ impl Engine {
             stats.revisions = revisions.stats();
             stats.bytes += stats.revisions.bytes;
         }
+        stats.patterns = self.patterns.stats();
+        stats.bytes += stats.patterns.bytes;
+        stats.saturated_keys += stats.patterns.saturated_keys;
         stats.joins = self.joins.stats();
         stats.bytes += stats.joins.bytes;
         stats.pending = self.pending.as_ref().map_or((0, 0), Pending::stats);

@@ -163,6 +163,12 @@ impl Engine {
                 revisions.arrived(self.root, number, entity, &before_others, accepted)?;
             }
         }
+        let (root, Accepted { batch, times, ids, .. }) = (&self.streams[self.root], accepted);
+        let changed = self.patterns.keep(&root.name, batch, times, ids)?;
+        if let Some(revisions) = &mut self.revisions {
+            let changed: Vec<&[(u32, i64)]> = changed.iter().map(Vec::as_slice).collect();
+            revisions.patterns_changed(self.root, root.id(), &self.entities, &changed, accepted)?;
+        }
         if let Some(pending) = &mut self.pending {
             pending.hold(accepted, arrival);
         }
@@ -193,10 +199,12 @@ impl Engine {
 
     /// Up to which event time rows need not wait for more. A stream that is idle is not waited for.
     fn complete_to(&self, emission: EmissionPlan) -> i64 {
-        let lookups = self.entities.iter().filter(|entity| entity.reader != Reader::Own);
+        let entities = self.entities.iter().map(|entity| (&entity.id, &entity.reader));
+        let patterns = self.patterns.iter().map(|pattern| (&pattern.id, &pattern.reader));
+        let lookups = entities.chain(patterns).filter(|(_, reader)| **reader != Reader::Own);
         match emission {
             EmissionPlan::OnWatermark => self.streams.iter().map(passed).min().unwrap_or(i64::MAX),
-            _ => lookups.map(|entity| self.known_until(entity)).min().unwrap_or(i64::MAX),
+            _ => lookups.map(|(id, reader)| self.known_until(id, reader)).min().unwrap_or(i64::MAX),
         }
     }
 }

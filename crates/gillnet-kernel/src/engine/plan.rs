@@ -8,6 +8,7 @@ use super::plan_parts::PlanParts;
 use crate::error::{KernelError, Result};
 use crate::keyed::layout::Function;
 use crate::keyed::window::{Window, FURTHEST_US};
+use crate::pattern::plan::PatternPlan;
 
 /// The plan's version that this kernel reads.
 pub const VERSION: u32 = 1;
@@ -100,6 +101,20 @@ pub enum FeaturePlan {
         expression: Json,
     },
     Baseline(BaselinePlan),
+    Pattern(PatternFeaturePlan),
+}
+
+/// Matches of a pattern: whether one was completed within the time before the reading, or how many (`int64`).
+#[derive(Debug, Clone, Deserialize)]
+pub struct PatternFeaturePlan {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub value_type: String,
+    pub stream: String,
+    pub key: Option<String>,
+    pub at: Option<String>,
+    pub over_us: i64,
+    pub pattern: PatternPlan,
 }
 
 /// A robust quantile of a feature over the population of closed sessions.
@@ -125,6 +140,7 @@ pub struct SessionsPlan {
 #[serde(default)]
 pub struct Limits {
     pub max_events_per_key: usize,
+    pub max_partial_matches: usize,
     pub max_pending_rows: usize,
 }
 
@@ -132,6 +148,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_events_per_key: crate::keyed::store::MAX_EVENTS_PER_KEY,
+            max_partial_matches: crate::pattern::store::MAX_PARTIAL_MATCHES,
             max_pending_rows: super::pending::MAX_PENDING_ROWS,
         }
     }
@@ -143,6 +160,7 @@ impl FeaturePlan {
         match self {
             Self::Aggregate { name, .. } | Self::Expression { name, .. } => name,
             Self::Baseline(plan) => &plan.name,
+            Self::Pattern(plan) => &plan.name,
         }
     }
 }
@@ -188,6 +206,7 @@ impl Plan {
                     at_least(1, baseline.over_us, || place("over"))?;
                     at_least(1, baseline.step_us, || place("step"))?;
                 }
+                FeaturePlan::Pattern(pattern) => at_least(1, pattern.over_us, || place("over"))?,
             }
         }
         if let Some(sessions) = &self.sessions {
@@ -200,9 +219,9 @@ impl Plan {
         if self.emission != EmissionPlan::OnArrival && self.sessions.is_some() {
             return Err(KernelError::Plan("rows of sessions leave on arrival: they are judged while they run".into()));
         }
-        at_least(1, self.limits.max_events_per_key.try_into().unwrap_or(i64::MAX).min(FURTHEST_US), || {
-            "limits: max events per key".into()
-        })
+        let limit = |limit: usize| limit.try_into().unwrap_or(i64::MAX).min(FURTHEST_US);
+        at_least(1, limit(self.limits.max_partial_matches), || "limits: max partial matches".into())?;
+        at_least(1, limit(self.limits.max_events_per_key), || "limits: max events per key".into())
     }
 }
 

@@ -16,7 +16,7 @@ const WITHOUT_STATE: [&str; 5] = ["version", "name", "model", "policy", "limits"
 /// Keys whose state a snapshot writes. A new kind of state is added here when [`super::snapshot`] writes it.
 const WRITTEN: [&str; 7] = ["root", "streams", "features", "sessions", "emission", "revisions", "joins"];
 /// Kinds of features whose state a snapshot writes.
-const WRITTEN_FEATURES: [&str; 3] = ["aggregate", "expression", "baseline"];
+const WRITTEN_FEATURES: [&str; 4] = ["aggregate", "expression", "baseline", "pattern"];
 
 /// The parts of a plan by name, each with the first 64 bits of the SHA-256 of its JSON, keys sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,6 +9,8 @@
 //! Noting costs next to nothing; the host decides how often to do the rest. A row that many events disturb in between is read
 //! once. The last revision depends on the set of events only; how many come before it does not matter.
 
+mod needed;
+pub mod patterns;
 mod stored;
 
 use std::collections::{HashMap, VecDeque};
@@ -22,10 +24,13 @@ use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{filter, filter_record_batch, interleave, not, nullif, or};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
 use compact_str::CompactString;
-use serde_json::Value as Json;
 
+use self::needed::needed_columns;
+pub use self::needed::{collect_columns, looked_up_by};
+use self::patterns::{homes, PatternHome};
 use super::columns::Columns;
 use super::entity::{Entity, Reader};
+use super::patterns::{PatternColumn, PatternEntity};
 use super::plan::{arrow_type, FeaturePlan, Plan};
 use super::row_store::{RowNumber, RowStore};
 use super::stream::{Accepted, StreamState};
@@ -55,6 +60,7 @@ pub struct Revisions {
     /// Where each feature's column comes from, in the plan's order.
     sources: Vec<Source>,
     watched: Vec<Watched>,
+    patterns: Vec<PatternHome>,
     disturbed: HashMap<(usize, CompactString), Vec<Cause>>,
     causes: usize,
     work: VecDeque<Affected>,
@@ -81,6 +87,7 @@ struct RootColumns {
 enum Source {
     /// (entity, its column)
     Aggregate(usize, usize),
+    Pattern(PatternColumn),
     Expression(Expression),
     /// A baseline is the limit that was in force when the row was judged: it stays.
     AsEmitted,
@@ -98,6 +105,8 @@ struct Cause {
     order: OrderKey,
     /// Rows at its very time are disturbed only by an event of another stream.
     same_time: bool,
+    /// How far it reaches, where that is not for the entity's windows to say.
+    until: Option<i64>,
     named: Named,
 }
 
@@ -129,14 +138,6 @@ pub struct RevisionStats {
     pub unrevised: u64,
 }
 
-/// Names of the root's columns that tell whose rows a lookup concerns.
-pub fn looked_up_by(plan: &Plan) -> impl Iterator<Item = Option<&str>> {
-    plan.features.iter().filter_map(|feature| match feature {
-        FeaturePlan::Aggregate { stream, key, at, .. } if *stream != plan.root => Some(key.as_ref().and(at.as_deref())),
-        _ => None,
-    })
-}
-
 impl Revisions {
     /// Revisions of a plan's rows.
     ///
@@ -147,6 +148,7 @@ impl Revisions {
         streams: &[StreamState],
         root: usize,
         entities: &[Entity],
+        patterns: &[PatternEntity],
         features: &[Feature],
     ) -> Result<Self> {
         let schema = &streams[root].schema;
@@ -173,6 +175,9 @@ impl Revisions {
                     let data_type = compiled.data_type().clone();
                     (Source::Expression(compiled), data_type)
                 }
+                (Feature::Pattern { column, .. }, FeaturePlan::Pattern(pattern)) => {
+                    (Source::Pattern(*column), arrow_type(&pattern.value_type)?)
+                }
                 _ => (Source::AsEmitted, DataType::Float64),
             };
             fields.push(Field::new(feature.name(), data_type, true));
@@ -183,6 +188,7 @@ impl Revisions {
             root: root_columns,
             sources,
             watched: watched(streams, root, entities)?,
+            patterns: homes(streams, root, entities, patterns)?,
             disturbed: HashMap::new(),
             causes: 0,
             work: VecDeque::new(),
@@ -227,7 +233,8 @@ impl Revisions {
             if let Some(key) = keys.get(i) {
                 let order = (accepted.times[i], accepted.ids[i]);
                 let id = id_text(&accepted.batch, self.root.kept[self.root.id], i);
-                self.disturb(number, key, Cause { order, same_time: false, named: Named { stream: root, id } });
+                let named = Named { stream: root, id };
+                self.disturb(number, key, Cause { order, same_time: false, until: None, named });
             }
         }
         Ok(())
@@ -256,7 +263,8 @@ impl Revisions {
                 let Some(key) = keys.get(i).filter(|_| time <= self.newest_root) else { continue };
                 if store.find(key).and_then(|slot| store.newest(slot)).is_some_and(|newest| newest >= time) {
                     let named = Named { stream, id: id_text(&accepted.batch, id_column, i) };
-                    self.disturb(entity, key, Cause { order: (time, accepted.ids[i]), same_time: true, named });
+                    let order = (time, accepted.ids[i]);
+                    self.disturb(entity, key, Cause { order, same_time: true, until: None, named });
                 }
             }
         }
@@ -273,7 +281,13 @@ impl Revisions {
     ///
     /// # Errors
     /// An expression that fails.
-    pub fn next(&mut self, most: usize, entities: &mut [Entity], names: &[String]) -> Result<Option<RecordBatch>> {
+    pub fn next(
+        &mut self,
+        most: usize,
+        entities: &mut [Entity],
+        patterns: &[PatternEntity],
+        names: &[String],
+    ) -> Result<Option<RecordBatch>> {
         loop {
             if self.work.is_empty() {
                 self.gather(entities);
@@ -282,7 +296,7 @@ impl Revisions {
                 self.earliest_pending = i64::MAX;
                 return Ok(None);
             };
-            let revised = self.revise(&chunk, entities, names)?;
+            let revised = self.revise(&chunk, entities, patterns, names)?;
             if revised.num_rows() > 0 {
                 return Ok(Some(revised));
             }
@@ -295,11 +309,14 @@ impl Revisions {
         (self.work_keys, self.work_causes) = (Vec::new(), Vec::new());
         let mut found: Vec<Affected> = Vec::new();
         for ((entity, key), mut causes) in std::mem::take(&mut self.disturbed) {
-            let home = self.watched.iter().find(|w| w.entity == entity).map_or(entity, |w| w.home);
-            let slots = (entities[entity].store.find(&key), entities[home].store.find(&key));
-            let (Some(slot), Some(home_slot)) = slots else { continue };
+            let home = match entity.checked_sub(entities.len()) {
+                Some(pattern) => self.patterns[pattern].home,
+                None => self.watched.iter().find(|w| w.entity == entity).map_or(entity, |w| w.home),
+            };
+            let Some(home_slot) = entities[home].store.find(&key) else { continue };
             causes.sort_by_key(|cause| cause.order);
-            self.gather_key(&entities[entity], slot, &entities[home], home_slot, &causes, |affected| {
+            let Some(until) = reaches(&causes, entities.get(entity), &key) else { continue };
+            self.gather_key(&until, &entities[home], home_slot, &causes, |affected| {
                 found.push(Affected { entity, ..affected });
             });
             self.work_keys.push(key);
@@ -310,18 +327,12 @@ impl Revisions {
 
     fn gather_key(
         &mut self,
-        entity: &Entity,
-        slot: u32,
+        until: &[i64],
         home: &Entity,
         home_slot: u32,
         causes: &[Cause],
         mut found: impl FnMut(Affected),
     ) {
-        let layout = entity.store.layout();
-        let until: Vec<i64> = causes
-            .iter()
-            .map(|cause| layout.changes_until(cause.order.0, |gap| entity.store.run_end(slot, cause.order.0, gap)))
-            .collect();
         let after = |cause: &Cause| if cause.same_time { (cause.order.0 - 1, u128::MAX) } else { cause.order };
         self.unrevised += causes.iter().filter(|cause| cause.order.0 < self.expired_to).count() as u64;
         let first_cause = self.work_causes.len() as u32;
@@ -355,7 +366,13 @@ impl Revisions {
     }
 
     /// Read the disturbed entities of some rows again; the rows that differ.
-    fn revise(&mut self, chunk: &[Affected], entities: &mut [Entity], names: &[String]) -> Result<RecordBatch> {
+    fn revise(
+        &mut self,
+        chunk: &[Affected],
+        entities: &mut [Entity],
+        patterns: &[PatternEntity],
+        names: &[String],
+    ) -> Result<RecordBatch> {
         let mut rows: Vec<RowNumber> = chunk.iter().map(|affected| affected.row).collect();
         rows.dedup();
         let old = self.rows.take(&rows)?;
@@ -364,8 +381,11 @@ impl Revisions {
         numbers.sort_unstable();
         numbers.dedup();
         for number in numbers {
-            let own = chunk.iter().filter(|affected| affected.entity == number).copied().collect();
-            self.reread(&rows, own, number, &mut entities[number], &mut columns)?;
+            let own: Vec<Affected> = chunk.iter().filter(|affected| affected.entity == number).copied().collect();
+            match number.checked_sub(entities.len()) {
+                Some(pattern) => self.reread_pattern(&rows, &own, pattern, &patterns[pattern], &mut columns)?,
+                None => self.reread(&rows, own, number, &mut entities[number], &mut columns)?,
+            }
         }
         for feature in 0..self.sources.len() {
             if let Source::Expression(expression) = &self.sources[feature] {
@@ -493,6 +513,15 @@ impl Revisions {
     }
 }
 
+/// How far each cause reaches; none if the entity has forgotten the key.
+fn reaches(causes: &[Cause], entity: Option<&Entity>, key: &str) -> Option<Vec<i64>> {
+    let known = |cause: &Cause| cause.until.unwrap_or(i64::MAX);
+    let Some(entity) = entity else { return Some(causes.iter().map(known).collect()) };
+    let (slot, layout) = (entity.store.find(key)?, entity.store.layout());
+    let reach = |time| layout.changes_until(time, |gap| entity.store.run_end(slot, time, gap));
+    Some(causes.iter().map(|cause| reach(cause.order.0)).collect())
+}
+
 /// The new rows with the features as they were, those that changed alone, and their names.
 fn both_sides(new: &RecordBatch, old: &RecordBatch, features: Range<usize>, differs: &[ArrayRef]) -> Result<Columns> {
     let mut out = Columns::of(new);
@@ -513,36 +542,6 @@ fn both_sides(new: &RecordBatch, old: &RecordBatch, features: Range<usize>, diff
     }
     out.push(CHANGED, Arc::new(changed.finish()));
     Ok(out)
-}
-
-/// Columns of the root that rows are identified, routed, judged and computed by.
-fn needed_columns(plan: &Plan, id: &str, event_time: &str) -> Vec<String> {
-    let mut names = vec![id.to_owned(), event_time.to_owned()];
-    for feature in &plan.features {
-        match feature {
-            FeaturePlan::Aggregate { stream, key, at, .. } => {
-                names.extend(at.clone().or(key.clone().filter(|_| *stream == plan.root)));
-            }
-            FeaturePlan::Expression { expression, .. } => collect_columns(expression, &mut names),
-            FeaturePlan::Baseline(_) => {}
-        }
-    }
-    names.extend(plan.sessions.iter().map(|sessions| sessions.key.clone()));
-    plan.policy.iter().for_each(|rule| collect_columns(&rule.when, &mut names));
-    names
-}
-
-pub(super) fn collect_columns(expression: &Json, names: &mut Vec<String>) {
-    match expression {
-        Json::Object(parts) => {
-            if let Some(Json::String(name)) = parts.get("column") {
-                names.push(name.clone());
-            }
-            parts.values().for_each(|part| collect_columns(part, names));
-        }
-        Json::Array(parts) => parts.iter().for_each(|part| collect_columns(part, names)),
-        _ => {}
-    }
 }
 
 fn watched(streams: &[StreamState], root: usize, entities: &[Entity]) -> Result<Vec<Watched>> {

@@ -29,7 +29,8 @@ type Part = (&'static str, u8);
 const STREAMS: Part = ("streams", 1);
 const ENTITIES: Part = ("entities", 1);
 const SESSIONS: Part = ("sessions", 1);
-const REVISIONS: Part = ("revisions", 1);
+const REVISIONS: Part = ("revisions", 2);
+const PATTERNS: Part = ("patterns", 1);
 const WAITING: Part = ("waiting rows", 1);
 const JOINS: Part = ("joins", 1);
 
@@ -40,7 +41,8 @@ impl Engine {
     /// [`KernelError::State`] for a plan with a part whose state cannot be written yet.
     pub fn snapshot(&self) -> Result<Vec<u8>> {
         // Every field is named, so that a new one is not forgotten.
-        let Self { root: _, streams, entities, features: _, sessions, revisions, pending, joins, parts } = self;
+        let Self { root: _, streams, entities, features: _, sessions, revisions, patterns, pending, joins, parts } =
+            self;
         parts.check_written()?;
         let mut out = ByteWriter::default();
         out.raw(&[0; HEADER]);
@@ -53,6 +55,12 @@ impl Engine {
             entities.iter().for_each(|entity| entity.write_state(out));
             Ok(())
         })?;
+        if !patterns.is_empty() {
+            write_part(&mut out, PATTERNS, |out| {
+                patterns.iter().for_each(|pattern| pattern.write_state(out));
+                Ok(())
+            })?;
+        }
         if let Some(sessions) = sessions {
             write_part(&mut out, SESSIONS, |out| sessions.write_state(out))?;
         }
@@ -96,14 +104,17 @@ impl Engine {
     }
 
     fn read_parts(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
-        let (entities, streams) = (self.entities.len(), self.streams.len());
+        let (readers, streams) = (self.entities.len() + self.patterns.len(), self.streams.len());
         read_part(from, STREAMS, |from| self.streams.iter_mut().try_for_each(|stream| stream.read_state(from)))?;
         read_part(from, ENTITIES, |from| self.entities.iter_mut().try_for_each(|entity| entity.read_state(from)))?;
+        if !self.patterns.is_empty() {
+            read_part(from, PATTERNS, |from| self.patterns.iter_mut().try_for_each(|p| p.read_state(from)))?;
+        }
         if let Some(sessions) = &mut self.sessions {
             read_part(from, SESSIONS, |from| sessions.read_state(from))?;
         }
         if let Some(revisions) = &mut self.revisions {
-            read_part(from, REVISIONS, |from| revisions.read_state(from, entities, streams))?;
+            read_part(from, REVISIONS, |from| revisions.read_state(from, readers, streams))?;
         }
         if let Some(pending) = &mut self.pending {
             read_part(from, WAITING, |from| pending.read_state(from))?;

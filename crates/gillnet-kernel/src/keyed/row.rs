@@ -28,6 +28,12 @@ pub fn order_key(row: &[u64]) -> OrderKey {
     (time(row), id(row))
 }
 
+/// All selections that the event belongs to, a bit each.
+#[inline]
+pub fn mask(row: &[u64]) -> u64 {
+    row[MASK]
+}
+
 /// Whether the event belongs to selection `bit`: its `where` holds and its input is not null.
 #[inline]
 pub fn selected(row: &[u64], bit: u8) -> bool {

@@ -1,8 +1,7 @@
 """A run's outputs by name, opened when the first record comes for them.
 
-Names: ``decisions``, ``decisions.revisions``, ``alerts``, ``sessions``, ``joins.<name>``, and for each stream
-``<stream>.malformed``, ``<stream>.duplicate``,
-``<stream>.late`` and ``<stream>.too_late``.
+Names: ``decisions``, ``decisions.revisions``, ``alerts``, ``sessions``, ``matches``, ``joins.<name>``, and for each stream
+``<stream>.malformed``, ``<stream>.duplicate``, ``<stream>.late`` and ``<stream>.too_late``.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded.commits import Commits
 from gillnet.runtimes.embedded.joins import JOINED_AT_ONCE, JoinStage
 from gillnet.runtimes.embedded.keeping import keep_accepted
+from gillnet.runtimes.embedded.matches import MATCHES, MatchStage
 from gillnet.runtimes.embedded.outputs import Outputs
 from gillnet.runtimes.embedded.overlap import HAND_OVER_RECORDS, OverlappedStage
 from gillnet.runtimes.embedded.revisions import REVISED_AT_ONCE, REVISIONS, RevisionStage
@@ -171,6 +172,7 @@ class EmbeddedRuntime:
         self._waits = plan.emission.kind != "on_arrival"
         self._emit_all = (self.options.emit or ("flagged" if plan.sessions else "all")) == "all"
         self._revise = RevisionStage(plan, scorer, emit_all=self._emit_all)
+        self._matches = MatchStage(plan)
         self._joins = JoinStage(plan, outputs)
         self._session_encoder: EncodeOperator | None = None
         self._small_turn = True
@@ -203,6 +205,7 @@ class EmbeddedRuntime:
                     self._on_turn()
             self._release(everything=True)
             self._close_sessions()
+            self._tell_matches()
             self._join()
             self._commit()
             self._note_progress(last=True)
@@ -281,6 +284,7 @@ class EmbeddedRuntime:
         else:
             self._adapt(len(raw.values), spent_s)
         self._close_sessions()
+        self._tell_matches()
         self._join()
 
     def _keep(self, raw: RawBatch, decoded: Decoded, outcomes: bytes, partitions: Sequence[int]) -> None:
@@ -376,6 +380,17 @@ class EmbeddedRuntime:
             self.metrics.sessions_closed += closed.num_rows
             self._overlapped.submit(closed.num_rows, partial(self._write_sessions, closed, self.plan.sessions.key))
 
+    def _tell_matches(self) -> None:
+        while self._matches.wanted and (rows := self.features.matches()) is not None:
+            self._overlapped.submit(rows.num_rows, partial(self._write_matches, rows))
+
+    def _write_matches(self, rows: Batch) -> None:
+        withdrawn = self._matches.withdrawn(rows)
+        self.metrics.matches += rows.num_rows - withdrawn
+        self.metrics.matches_withdrawn += withdrawn
+        if self._outputs.wanted(MATCHES):
+            self._outputs.write(MATCHES, *self._matches.encode(rows))
+
     def _write_sessions(self, closed: Batch, key: str) -> None:
         if not self._outputs.wanted("sessions"):
             return
@@ -419,6 +434,7 @@ class EmbeddedRuntime:
     def _idle(self) -> None:
         self.features.pass_time(self._clock.now_us())
         self._close_sessions()
+        self._tell_matches()
         self._join()
 
     def _note_progress(self, *, last: bool = False) -> None:

@@ -14,6 +14,7 @@ from gillnet.operators.decide import DECISION, REASONS, SCORE, DecideOperator
 from gillnet.operators.encode import ColumnField, ConstantField, EncodeOperator, GroupField, OutputField, record_keys
 from gillnet.operators.features import ARRIVAL_TIME, FEATURE_STATES, LATE, SESSION_START, WATERMARK, FeatureOperator
 from gillnet.plan.nodes import AggregateNode, PipelinePlan
+from gillnet.plan.patterns import PatternNode
 from gillnet.serving.reasons import explain
 from gillnet.serving.scorers import Scorer
 
@@ -184,7 +185,8 @@ def key_column(plan: PipelinePlan) -> str | None:
     """Return the column that rows are keyed by at the sink: the session's, or the root stream's first entity's."""
     if plan.sessions:
         return plan.sessions.key
-    own = (f for f in plan.features if isinstance(f, AggregateNode) and f.stream == plan.root and f.key)
+    keyed = (f for f in plan.features if isinstance(f, AggregateNode | PatternNode))
+    own = (f for f in keyed if f.stream == plan.root and f.key)
     return next((feature.key for feature in own), None)
 
 

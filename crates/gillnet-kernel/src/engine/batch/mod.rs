@@ -29,6 +29,7 @@ use self::shard::{arrive, look_up, Lookup, ShardReadings};
 pub use self::sorting::{sort_events, SEQUENCE};
 use super::columns::Columns;
 use super::entity::{Entity, Keys, Reader};
+use super::patterns::{PatternReadings, Patterns};
 use super::plan::{EmissionPlan, Plan};
 use super::sessions::Sessions;
 use super::stream::StreamState;
@@ -52,6 +53,7 @@ pub struct BatchEngine {
     features: Vec<Feature>,
     /// The population's: baselines, and what closed sessions look like.
     sessions: Option<Sessions>,
+    patterns: Patterns,
     shards: Vec<Shard>,
     threads: usize,
     /// Places keys on shards; never decides a value.
@@ -95,7 +97,8 @@ impl BatchEngine {
     pub fn new(plan: &Plan, shards: usize, threads: usize) -> Result<Self> {
         // A row at its own turn sees everything: it neither waits nor is revised.
         let plan = Plan { revisions: false, emission: EmissionPlan::OnArrival, ..plan.clone() };
-        let Engine { root, streams, features, sessions, .. } = Engine::new(&plan)?;
+        let Engine { root, streams, features, sessions, mut patterns, .. } = Engine::new(&plan)?;
+        patterns.silence();
         let shards = (0..shards.max(1))
             .map(|_| {
                 let Engine { entities, mut sessions, .. } = Engine::new(&plan)?;
@@ -104,7 +107,8 @@ impl BatchEngine {
             })
             .collect::<Result<Vec<_>>>()?;
         let hasher = DefaultHashBuilder::default();
-        Ok(Self { root, streams, features, sessions, shards, threads: threads.max(1), hasher, until: i64::MIN })
+        let threads = threads.max(1);
+        Ok(Self { root, streams, features, sessions, patterns, shards, threads, hasher, until: i64::MIN })
     }
 
     /// How far back of a row events of any stream can change it; none where that is by a session, whose beginning may lie
@@ -114,7 +118,8 @@ impl BatchEngine {
             return None;
         }
         let reach = self.shards[0].entities.iter().map(|entity| entity.store.layout().influence_us(usize::MAX));
-        Some(reach.max().unwrap_or(0)).filter(|&reach| reach != i64::MAX)
+        let of_patterns = self.patterns.iter().map(|pattern| pattern.influence_us().unwrap_or(i64::MAX));
+        Some(reach.chain(of_patterns).max().unwrap_or(0)).filter(|&reach| reach != i64::MAX)
     }
 
     /// The rows of the next part: of every event before `until` that was not handed in yet. Streams without events may be left out.
@@ -125,7 +130,8 @@ impl BatchEngine {
         let events = self.take(part, until)?;
         let read = self.read(&events)?;
         let sessions = self.close_sessions(until)?;
-        let rows = self.rows(&events[self.root], read)?;
+        let patterns = self.read_patterns(&events)?;
+        let rows = self.rows(&events[self.root], read, &patterns)?;
         self.sweep(events.iter().map(|stream| stream.times.len()).sum(), until)?;
         self.until = until;
         Ok(Part { rows, sessions })
@@ -209,13 +215,30 @@ impl BatchEngine {
         Ok(Some(closed))
     }
 
-    fn rows(&mut self, events: &Events, read: Vec<Vec<ShardReadings>>) -> Result<RecordBatch> {
-        let states = self.feature_states(&read, events.times.len());
+    /// What patterns say of the root's rows. A pattern is causal: it may know all of the part and still be read as of each row.
+    fn read_patterns(&mut self, events: &[Events]) -> Result<Vec<PatternReadings>> {
+        for (stream, events) in self.streams.iter().zip(events) {
+            self.patterns.keep(&stream.name, &events.batch, &events.times, &events.ids)?;
+        }
+        let root = &events[self.root];
+        self.patterns.read_rows(&root.batch, &root.times, &root.ids, false)
+    }
+
+    fn rows(
+        &mut self,
+        events: &Events,
+        read: Vec<Vec<ShardReadings>>,
+        patterns: &[PatternReadings],
+    ) -> Result<RecordBatch> {
+        let states = self.feature_states(&read, patterns, events.times.len());
         let read = self.gather(&read, events.times.len())?;
         let mut columns = Columns::of(&events.batch);
         for feature in &self.features {
             match feature {
                 Feature::Aggregate { name, entity, column } => columns.push(name, read[*entity][*column].clone()),
+                Feature::Pattern { name, column: (pattern, reading) } => {
+                    columns.push(name, patterns[*pattern].columns[*reading].clone());
+                }
                 Feature::Expression { name, expression } => columns.evaluate(name, expression)?,
                 Feature::Baseline { name, baseline } => {
                     let sessions = self.sessions.as_mut().expect("a baseline was compiled with its sessions");
@@ -248,7 +271,7 @@ impl BatchEngine {
     }
 
     /// Per row, the features that may miss events of a key over its limit: `name=saturated`, comma-separated.
-    fn feature_states(&self, read: &[Vec<ShardReadings>], rows: usize) -> ArrayRef {
+    fn feature_states(&self, read: &[Vec<ShardReadings>], patterns: &[PatternReadings], rows: usize) -> ArrayRef {
         let mut saturated: Vec<Vec<bool>> = vec![Vec::new(); read.len()];
         for (entity, shards) in read.iter().enumerate() {
             for &row in shards.iter().flat_map(|shard| &shard.saturated) {
@@ -260,6 +283,11 @@ impl BatchEngine {
         for row in 0..rows {
             let told = self.features.iter().filter_map(|feature| match feature {
                 Feature::Aggregate { name, entity, .. } if saturated[*entity].get(row) == Some(&true) => {
+                    Some(format!("{name}=saturated"))
+                }
+                Feature::Pattern { name, column }
+                    if patterns[column.0].saturated.binary_search(&(row as u32)).is_ok() =>
+                {
                     Some(format!("{name}=saturated"))
                 }
                 _ => None,
@@ -282,6 +310,9 @@ impl BatchEngine {
             }
             Ok(())
         })?;
+        for pattern in self.patterns.iter_mut() {
+            pattern.sweep(records.max(64), until)?;
+        }
         if let Some(sessions) = &mut self.sessions {
             sessions.forget_baselines_before(until);
         }

@@ -33,6 +33,8 @@ impl Revisions {
                 out.i64(cause.order.0);
                 out.u128(cause.order.1);
                 out.flag(cause.same_time);
+                out.flag(cause.until.is_some());
+                out.i64(cause.until.unwrap_or_default());
                 write_named(&cause.named, out);
             }
         }
@@ -87,7 +89,8 @@ fn read_disturbed(from: &mut ByteReader<'_>, streams: usize) -> Result<((usize, 
     let place = (from.u32()? as usize, from.text()?.into());
     let causes = from.list(|from| {
         let (order, same_time) = ((from.i64()?, from.u128()?), from.flag()?);
-        Ok(Cause { order, same_time, named: read_named(from, streams)? })
+        let (bounded, until) = (from.flag()?, from.i64()?);
+        Ok(Cause { order, same_time, until: bounded.then_some(until), named: read_named(from, streams)? })
     })?;
     if causes.is_empty() {
         return Err(broken("a key that nothing disturbed"));

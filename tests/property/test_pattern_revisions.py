@@ -1,0 +1,108 @@
+"""I2 for patterns: after the last revision, and in the batch twin, what they say of a row is the complete answer."""
+
+from __future__ import annotations
+
+from effort import examples
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_engine import SECOND, START, TAKEN, Row, batch_of, event_lists, split, stream_plan
+from pattern_strategies import evaluate, features, plan_of, seldom
+from test_batch import batch_rows
+from test_revisions import EMISSIONS, Emitted, feed
+
+from gillnet._kernel import BatchEngine, Engine
+from gillnet.plan.patterns import PatternNode
+from gillnet.testing.oracle import Event
+from gillnet.testing.oracle_patterns import read_pattern
+
+KEYS = ("a", "a", "a", "b", None)
+cuts = st.lists(st.integers(0, 200), max_size=8)
+looked_up = st.one_of(st.just([]), features("o", at="key"))
+
+
+def complete(node: PatternNode, events: dict[str, list[Row]], row: Row) -> bool | int | None:
+    """Return the answer of a feature over everything that ever arrives."""
+    if row["key"] is None:
+        return None
+    of_key = [Event(other["ts"], other["id"], other) for other in events[node.stream] if other["key"] == row["key"]]
+    own = Event(row["ts"], row["id"], row) if node.at is None else None
+    return read_pattern(node, of_key, row["ts"], own, evaluate)
+
+
+def renamed(nodes: list[PatternNode]) -> list[PatternNode]:
+    return [
+        PatternNode(
+            name=f"g{number}", type=n.type, stream=n.stream, key=n.key, over_us=n.over_us, pattern=n.pattern, at=n.at
+        )
+        for number, n in enumerate(nodes)
+    ]
+
+
+@examples(200)
+@given(
+    own=features(),
+    lookups=looked_up,
+    roots=event_lists(20, keys=KEYS),
+    others=event_lists(20, keys=KEYS),
+    at_roots=cuts,
+    at_others=cuts,
+    order=st.randoms(use_true_random=False),
+    every=st.sampled_from([1, 1, 2, 1_000]),
+    emission=st.sampled_from(EMISSIONS),
+    lateness=st.sampled_from([10**15, 10**15, 0, SECOND, 20 * SECOND]),
+)
+def test_i2_the_last_revision_of_a_pattern_equals_the_complete_answer(
+    own, lookups, roots, others, at_roots, at_others, order, every, emission, lateness
+):
+    """I2, I8: two streams in any order of arrival, any batches, lateness and emission, revised at any time."""
+    nodes = [*own, *renamed(lookups)]
+    names = ["s", "o"] if lookups else ["s"]
+    streams = [stream_plan(name, allowed_lateness_us=lateness) for name in names]
+    engine = Engine(plan_of(nodes, *streams, revisions=True, emission=emission))
+    others = [row | {"id": f"o{row['id']}"} for row in others] if lookups else []
+    batches = [("s", rows) for rows in split(roots, at_roots)]
+    batches += [("o", rows) for rows in split(others, at_others)] if others else []
+    order.shuffle(batches)
+    emitted = Emitted([node.name for node in nodes])
+    accepted = feed(engine, emitted, batches, lambda number: number % every == 0, 3)
+    assert emitted.rows.keys() == {row["id"] for row in accepted["s"]}
+    for row in emitted.rows.values():
+        for node in nodes:
+            assert row[node.name] == complete(node, accepted, row), (node, row["id"])
+    assert engine.stats()["unrevised"] == 0
+
+
+@examples(150)
+@given(
+    own=features(),
+    lookups=looked_up,
+    roots=event_lists(20, keys=KEYS),
+    others=event_lists(20, keys=KEYS),
+    cuts=st.lists(st.integers(0, 1_000), max_size=6),
+)
+def test_i2_the_batch_answer_of_a_pattern_is_the_complete_answer(own, lookups, roots, others, cuts):
+    """I2: whatever the parts."""
+    nodes = [*own, *renamed(lookups)]
+    others = [row | {"id": f"o{row['id']}"} for row in others] if lookups else []
+    streams = [stream_plan("s"), *([stream_plan("o")] if lookups else [])]
+    engine = BatchEngine(plan_of(nodes, *streams), 2, 1)
+    events = {"s": roots, **({"o": others} if lookups else {})}
+    rows, _ = batch_rows(engine, events, cuts)
+    assert len(rows) == len(roots)
+    for row in rows:
+        for node in nodes:
+            assert row[node.name] == complete(node, events, row), (node, row["id"])
+
+
+def test_i2_a_late_event_revises_the_rows_that_see_the_match_which_it_completes():
+    engine = Engine(plan_of([seldom()], stream_plan("s"), revisions=True))
+    common = {"key": "a", "i": 0, "d": None, "f": 0.5, "s": "x", "b": False}
+    rows = [{**common, "id": f"r{number:03}", "ts": START + number * SECOND} for number in range(300)]
+    assert set(engine.process("s", batch_of(rows), START)[0]) <= TAKEN
+    first, second = ({**common, "id": f"t{at}", "ts": START + at * SECOND + 1, "b": True} for at in (100, 105))
+    engine.process("s", batch_of([first]), START)
+    assert engine.revisions(1_000) is None
+    engine.process("s", batch_of([second]), START)
+    revised = engine.revisions(1_000)
+    assert revised is not None
+    assert revised.num_rows == 10
