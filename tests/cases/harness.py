@@ -1,5 +1,7 @@
 """Runs cases: the modes in which every case must come to the same outcome, and what each of them cannot do yet.
 
+A live run comes to what it emitted; batch comes to the final answer over the accepted events.
+
 A runtime is one function from a case to its `Outcome`; another one (batch, Flink, Spark, crash and restore) is one more
 entry in `MODES`, and no case changes for it.
 """
@@ -7,6 +9,7 @@ entry in `MODES`, and no case changes for it.
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,13 +19,20 @@ from typing import Literal
 from tests.cases.outcome import COUNTS, Outcome, final_join, final_matches, final_sessions, side_line
 from tests.cases.script import Script, Step, read_script
 
+from gillnet._kernel import Batch
 from gillnet.api.pipeline import Pipeline
 from gillnet.app import load_pipeline
 from gillnet.connectors.memory import MemorySink
 from gillnet.core.messages import RawBatch
-from gillnet.operators.features import FeatureOperator
+from gillnet.operators.decide import DECISION, REASONS
+from gillnet.operators.encode import ColumnField, EncodeOperator, GroupField, OutputField
+from gillnet.operators.features import SESSION_START, FeatureOperator
+from gillnet.plan.nodes import PipelinePlan
+from gillnet.runtimes.batch import BatchOptions, BatchRuntime, parquet_events
 from gillnet.runtimes.embedded import EmbeddedRuntime, Outputs, RuntimeOptions
 from gillnet.runtimes.embedded.revisions import REVISIONS
+from gillnet.runtimes.embedded.stages import key_column, session_encoder
+from gillnet.stores.history import History, HistoryWriter
 
 HERE = Path(__file__).parent
 
@@ -38,6 +48,10 @@ class Case:
     @property
     def golden(self) -> Path:
         return HERE / self.name / "expected.ndjson"
+
+    @property
+    def golden_final(self) -> Path:
+        return HERE / self.name / "final.ndjson"
 
 
 def case_names() -> list[str]:
@@ -137,7 +151,13 @@ class ScriptSource:
         return None
 
 
-def run_embedded(case: Case, *, batch_records: int | None = None, restore_every: int | None = None) -> Outcome:
+def run_embedded(
+    case: Case,
+    *,
+    batch_records: int | None = None,
+    restore_every: int | None = None,
+    history: HistoryWriter | None = None,
+) -> Outcome:
     """Run a case on the embedded runtime, in batches of at most so many records of one arrival.
 
     ``restore_every`` so many turns of its loop the operator goes, and one that is restored from its snapshot takes its place.
@@ -158,6 +178,7 @@ def run_embedded(case: Case, *, batch_records: int | None = None, restore_every:
         options=RuntimeOptions(emit="all"),
         clock=player.clock,
         on_turn=on_turn,
+        history=history,
     )
     metrics = runtime.run()
     assert all(counts.balanced for counts in metrics.streams.values())
@@ -181,6 +202,46 @@ def _side(output: str, value: bytes, headers: dict[str, bytes | None]) -> str:
     reason, partition = headers["gillnet.reason"] or b"", headers["gillnet.partition"] or b""
     return side_line(output, reason=reason.decode(), partition=int(partition), value=value)
 
+
+def run_batch(case: Case, *, options: BatchOptions | None = None) -> Outcome:
+    """Run a case live with a history, and work out the final answer from that."""
+    plan = case.pipeline.plan
+    with tempfile.TemporaryDirectory() as directory:
+        run_embedded(case, history=HistoryWriter(Path(directory), run=0))
+        history = History(Path(directory))
+        runtime = BatchRuntime(plan, decide=True, options=options)
+        parts = list(runtime.run({stream.name: parquet_events(history.files(stream.name)) for stream in plan.streams}))
+    rows = EncodeOperator(_final_fields(plan), omit_nulls=True)
+    closed = [part.sessions for part in parts if part.sessions is not None]
+    sessions = [
+        text.decode()
+        for batch in closed
+        for text in session_encoder(plan, batch.schema.names).encode(Batch.from_pyarrow(batch))
+    ]
+    return Outcome(
+        [text.decode() for part in parts for text in rows.encode(Batch.from_pyarrow(part.rows))],
+        final_sessions(sessions),
+    )
+
+
+def _final_fields(plan: PipelinePlan) -> list[OutputField]:
+    """What a row has in the end: nothing of when it arrived."""
+    root, key = plan.stream(plan.root), key_column(plan)
+    fields: list[OutputField] = [ColumnField(root.id), ColumnField("event_time", root.event_time)]
+    if key and key != root.id:
+        fields.append(ColumnField(key))
+    if plan.sessions:
+        fields.append(ColumnField("session_start", SESSION_START))
+    features = GroupField("features", tuple(ColumnField(feature.name) for feature in plan.features))
+    return [*fields, ColumnField(DECISION), ColumnField(REASONS), features]
+
+
+FINAL_MODES: dict[str, Callable[[Case], Outcome]] = {
+    "batch": run_batch,
+    "batch-one-by-one": partial(run_batch, options=BatchOptions(part_rows=1, threads=1)),
+    "batch-out-of-core": partial(run_batch, options=BatchOptions(part_rows=3, memory_bytes=1, threads=3)),
+}
+"""Every case runs in each, to its ``final.ndjson``."""
 
 MODES: dict[str, Callable[[Case], Outcome]] = {
     "embedded": run_embedded,

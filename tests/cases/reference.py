@@ -113,6 +113,11 @@ def expected(case: Case) -> Outcome:
     return _Run(case).outcome()
 
 
+def expected_final(case: Case) -> Outcome:
+    """Work out the final answer of a case: every row over all events that were ever accepted, in the order of I1."""
+    return _Run(case).final()
+
+
 class _Run:
     def __init__(self, case: Case) -> None:
         self.case, self.plan = case, case.pipeline.plan
@@ -140,6 +145,17 @@ class _Run:
         self.result.joins = joined(self.plan.joins, events, _text)
         self.result.counts = {name: stream.counts for name, stream in self.streams.items() if stream.counts["read"]}
         return self.result
+
+    def final(self) -> Outcome:
+        self.outcome()
+        if self.plan.sessions is not None:
+            # In the end a baseline counts every session as it is, where it closed before the row's own step.
+            self.closed = {
+                (start, str(key)): self._session_values(last, key) | {"end": last.time}
+                for start, last, key in self._all_sessions()
+            }
+        events = sorted(self.root.events, key=lambda event: event.order)
+        return Outcome([_object(self._row_fields(event, event.time)) for event in events], self.result.sessions)
 
     def _arrive(self, step: Step, value: bytes) -> None:
         stream = self.streams[step.stream]
@@ -170,10 +186,20 @@ class _Run:
         self.result.sides.setdefault(output, []).append(line)
 
     def _row(self, event: Event, at_us: int, mark: int | None, *, late: bool) -> str:
+        fields = [
+            *self._row_fields(event, mark),
+            f'"feature_states":"{states}"' if (states := self._states(event.time)) else None,
+            f'"late":{json.dumps(late)}',
+            f'"arrival_time":{_text(at_us, "timestamp")}',
+            f'"watermark":{_text(mark, "timestamp")}' if mark is not None else None,
+        ]
+        return _object(fields)
+
+    def _row_fields(self, event: Event, mark: int | None) -> list[str | None]:
         values = self._values(event, mark)
         matched = [rule for rule in self.plan.policy if evaluate_row(rule.when, values, self.columns) is True]
         key = _row_key(self.plan)
-        fields = [
+        return [
             _field(self.root.node.id, values, self.columns),
             f'"event_time":{_text(event.time, "timestamp")}',
             _field(key, values, self.columns) if key else None,
@@ -181,12 +207,7 @@ class _Run:
             f'"decision":"{matched[0].action if matched else "allow"}"',
             f'"reasons":{json.dumps([rule.reason for rule in matched], ensure_ascii=False, separators=(",", ":"))}',
             f'"features":{_object(_field(f.name, values, self.columns) for f in self.plan.features)}',
-            f'"feature_states":"{states}"' if (states := self._states(event.time)) else None,
-            f'"late":{json.dumps(late)}',
-            f'"arrival_time":{_text(at_us, "timestamp")}',
-            f'"watermark":{_text(mark, "timestamp")}' if mark is not None else None,
         ]
-        return _object(fields)
 
     def _values(self, event: Event, mark: int | None) -> dict[str, Any]:
         values = dict(event.row)

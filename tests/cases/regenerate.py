@@ -9,22 +9,26 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from tests.cases.harness import MODES, Case, case_names, load_case
-from tests.cases.reference import expected
+from tests.cases.harness import FINAL_MODES, LIMITS, MODES, Case, case_names, load_case
+from tests.cases.outcome import Outcome
+from tests.cases.reference import expected, expected_final
 
 
 def regenerate(name: str) -> list[str]:
-    """Write one golden file, and return the modes that disagree with it."""
+    """Write a case's golden files, and return the modes that disagree with them."""
     case = load_case(name)
-    lines = expected(case).lines()
-    case.golden.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    return [mode for mode in MODES if _differs(case, mode, lines)]
+    live, final = expected(case).lines(), expected_final(case).lines()
+    case.golden.write_text("".join(f"{line}\n" for line in live), "utf-8")
+    case.golden_final.write_text("".join(f"{line}\n" for line in final), "utf-8")
+    limited = {limit.mode for limit in LIMITS if limit.case == name}
+    wrong = [mode for mode, run in MODES.items() if mode not in limited and _differs(case, mode, run, live)]
+    return wrong + [mode for mode, run in FINAL_MODES.items() if _differs(case, mode, run, final)]
 
 
-def _differs(case: Case, mode: str, lines: list[str]) -> bool:
-    found = MODES[mode](case).lines()
+def _differs(case: Case, mode: str, run: Callable[[Case], Outcome], lines: list[str]) -> bool:
+    found = run(case).lines()
     for line in difflib.unified_diff(lines, found, f"{case.name}: oracle", f"{case.name}: {mode}", lineterm="", n=0):
         _say(line)
     return found != lines

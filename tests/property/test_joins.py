@@ -8,7 +8,19 @@ from typing import Any
 from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_engine import SECOND, START, TAKEN, Row, batch_of, engine_plan, event_lists, same, stream_plan, with_times
+from kernel_engine import (
+    ARRIVAL,
+    SECOND,
+    START,
+    TAKEN,
+    Row,
+    batch_of,
+    engine_plan,
+    event_lists,
+    same,
+    stream_plan,
+    with_times,
+)
 
 from gillnet._kernel import Engine
 from gillnet.plan.expressions import Call, Column, Literal, Node
@@ -58,7 +70,7 @@ class Joined:
         self.events: dict[str, list[Event]] = {"l": [], "r": []}
         self.rows: list[Row] = []
 
-    def arrive(self, stream: str, events: list[Row], now: int = START) -> None:
+    def arrive(self, stream: str, events: list[Row], now: int = ARRIVAL) -> None:
         outcomes, _ = self.engine.process(stream, batch_of(events), now)
         taken = [event for event, outcome in zip(events, outcomes, strict=True) if outcome in TAKEN]
         self.events[stream] += [Event(event["ts"], event["id"], event) for event in taken]
@@ -192,8 +204,8 @@ def test_i7_a_join_is_exact_or_says_that_it_may_miss_pairs(join, turns, lateness
         name: {"allowed_lateness_us": late, "idle_after_us": 30 * SECOND}
         for name, late in zip("lr", lateness, strict=True)
     }
-    joined, now, was_idle = Joined(node, **settings), START, False
-    heard = {"l": START, "r": START}
+    joined, now, was_idle = Joined(node, **settings), ARRIVAL, False
+    heard = dict.fromkeys("lr", ARRIVAL)
     joined.engine.pass_time(now)
     for kind, event in turns:
         if kind == "silence":

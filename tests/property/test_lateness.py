@@ -27,6 +27,7 @@ from gillnet.testing.oracle_lateness import Arrived, reorder
 
 SECOND_US = 1_000_000
 START_US = 1_767_571_200 * SECOND_US
+LOOKED_UP = ("clicks", "payments")
 DELAYS_US = (0, SECOND_US, 7 * SECOND_US, 60 * SECOND_US)
 
 SCHEMA = gn.Schema(
@@ -199,3 +200,17 @@ def test_streams_are_merged_up_to_where_each_was_read() -> None:
     )
     assert len(Merged.of(PLAN, whole).times) == 20
     assert len(Merged.of(PLAN, short).times) == 8
+
+
+def test_a_join_beside_the_rows_changes_nothing_of_them() -> None:
+    own = payments.by("user")
+    joined = gn.IntervalJoin("seen", own, clicks.by("user"), lower="-1m", upper="0s")
+    features = gn.Features(payments, n=own.count(over="20s"))
+    events = [Arrived(name, 0, f"{name[0]}{n}", START_US + n, START_US + n) for n in range(20) for name in LOOKED_UP]
+    streams = [read_events(name, events) for name in LOOKED_UP]
+    alone = measure(streams, plan=gn.Pipeline(features).plan, delays_us=DELAYS_US)
+    beside = measure(streams, plan=gn.Pipeline(features, joins=[joined]).plan, delays_us=DELAYS_US)
+    assert alone.scores is not None
+    assert beside.scores is not None
+    assert beside.scores.delays == alone.scores.delays
+    assert beside.scores.counted == alone.scores.counted == 16

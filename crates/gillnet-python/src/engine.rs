@@ -39,6 +39,10 @@ impl PyEngine {
         Ok(PyBytes::new(py, &bytes))
     }
 
+    fn set_replaying(&mut self, replaying: bool) {
+        self.0.set_replaying(replaying);
+    }
+
     #[pyo3(signature = (stream, batch, arrival_us, partitions=None))]
     fn process<'py>(
         &mut self,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import typer
 
+from gillnet.cli.backfill import backfill
 from gillnet.cli.broker import kafka
 from gillnet.cli.consistency import repair, verify
 from gillnet.cli.demo import demo
@@ -27,6 +28,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     demo: "Show bots and fraud caught live, in a minute.",
     run: "Run a pipeline.",
     explain: "Print what a pipeline computes.",
+    backfill: "Write training rows from the past.",
     verify: "Compare a run with the batch answer.",
     repair: "Correct what late data would have changed.",
     lateness: "Choose a watermark delay from a stream's delays.",

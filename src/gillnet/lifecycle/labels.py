@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from gillnet.core.errors import DefinitionError
 from gillnet.core.messages import RawBatch
+from gillnet.core.schema import Boolean, Schema, String, Timestamp
 from gillnet.operators.decode import DecodeOperator
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from gillnet.core.schema import Schema
+    from gillnet.core.schema import DataType
 
 PENDING = np.int8(-1)
 """The outcome of a row whose label is not known."""
@@ -80,7 +81,7 @@ def read_labels(records: Iterable[Sequence[bytes]], schema: Schema, *, id: str =
     if not batches:
         raise DefinitionError("read_labels: there is no label record; give the labels' stream from its beginning.")
     table = pa.Table.from_batches(batches).combine_chunks()
-    ids = table[id].combine_chunks()
+    ids = table[id].combine_chunks().cast(pa.string())
     first = np.unique(pc.index_in(ids, value_set=ids).to_numpy(zero_copy_only=False))
     return Labels(
         ids=ids.take(pa.array(first)),
@@ -110,6 +111,22 @@ def outcomes_as_known(ids: pa.StringArray, labels: Labels, at_us: int) -> NDArra
     places = labels.places(ids)
     known = (places >= 0) & (labels.known_at_us[places] <= at_us)
     return np.where(known, labels.positive[places].astype(np.int8), PENDING)
+
+
+def outcomes_when_mature(
+    ids: pa.StringArray, event_time_us: NDArray[np.int64], labels: Labels, *, at_us: int, maturity_us: int
+) -> NDArray[np.int8]:
+    """Return what was known of events at an instant, `PENDING` also for those that are too young then.
+
+    See `mature` for why a young event is pending even if it is known as fraud.
+    """
+    old = mature(event_time_us, at_us=at_us, maturity_us=maturity_us)
+    return np.where(old, outcomes_as_known(ids, labels, at_us), PENDING)
+
+
+def label_schema(id_column: str, id_type: DataType) -> Schema:
+    """Return the schema of label records of a stream: its id, ``fraud``, ``scenario`` and ``known_at`` (in ms)."""
+    return Schema(**{id_column: id_type}, fraud=Boolean(), scenario=String(nullable=True), known_at=Timestamp("ms"))
 
 
 def mature(event_time_us: NDArray[np.int64], *, at_us: int, maturity_us: int) -> NDArray[np.bool_]:

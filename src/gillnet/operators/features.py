@@ -129,6 +129,17 @@ class FeatureOperator:
         except ValueError as error:
             raise StateError(f"pipeline {self.plan.name!r} cannot be written to a snapshot: {error}.") from error
 
+    def set_replaying(self, replaying: bool) -> None:
+        """Say whether the sources give again what a lost run had read since the snapshot; see the notes.
+
+        Notes
+        -----
+        What that run sent of a row depends on when it looked for revisions. This one may look at other times, and find a row
+        as it is in the snapshot that the lost run had sent with another value. So while this holds, `revisions` gives every
+        row that an event disturbs, changed or not. End it after the first `revisions` that follows the last such record.
+        """
+        self._engine.set_replaying(replaying)
+
     def row_schema(self) -> pa.Schema:
         """Return the Arrow schema of the rows that `process` gives."""
         root = self.plan.stream(self.plan.root)

@@ -14,7 +14,19 @@ from command_line import Command
 from gillnet.cli.logs import LogFormat, log_lines
 from gillnet.plan.serde import loads
 
-COMMANDS = ("demo", "run", "explain", "lateness", "simulate", "kafka", "models", "version")
+COMMANDS = (
+    "demo",
+    "run",
+    "explain",
+    "backfill",
+    "verify",
+    "repair",
+    "lateness",
+    "simulate",
+    "kafka",
+    "models",
+    "version",
+)
 SMALL = ("--duration", "2h", "--cards", "500", "--merchants", "64", "--payments-per-day", "12000")
 FAULTY = ("--duplicate-share", "0.02", "--malformed-share", "0.02")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kernel_engine import SECOND, START, TAKEN, batch_of, engine_plan, stream_plan, with_times
+from kernel_engine import ARRIVAL, SECOND, START, TAKEN, batch_of, engine_plan, stream_plan, with_times
 
 from gillnet._kernel import Engine
 from gillnet.plan.joins import IntervalJoinNode, JoinSide, join_to_json
@@ -27,7 +27,7 @@ class Pipeline:
         )
         streams = [stream_plan(name, idle_after_us=IDLE, allowed_lateness_us=lateness_us) for name in "lr"]
         self.engine = Engine(engine_plan([], *streams, joins=[join_to_json(node)]))
-        self.now = START
+        self.now = ARRIVAL
         self._ids = iter(range(10**6))
         self.engine.pass_time(self.now)
 

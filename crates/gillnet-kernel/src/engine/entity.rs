@@ -2,6 +2,7 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, Schema, TimestampMicrosecondType};
+use compact_str::{CompactString, ToCompactString};
 use serde_json::Value as Json;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -170,7 +171,7 @@ fn selection_words((condition, lane, not_nan): &(Option<String>, Option<usize>, 
 /// The key of each event of a batch.
 pub enum Keys<'a> {
     Texts(&'a StringArray),
-    Integers(Vec<Option<String>>),
+    Integers(Vec<Option<CompactString>>),
     /// The whole stream is one key.
     One,
 }
@@ -187,7 +188,7 @@ impl<'a> Keys<'a> {
             DataType::Utf8 => Ok(Self::Texts(column.as_string::<i32>())),
             DataType::Int64 => {
                 let numbers = column.as_primitive::<Int64Type>();
-                Ok(Self::Integers(numbers.iter().map(|key| key.map(|key| key.to_string())).collect()))
+                Ok(Self::Integers(numbers.iter().map(|key| key.map(|key| key.to_compact_string())).collect()))
             }
             other => Err(KernelError::Batch(format!("key column '{name}' is {other}, not string or int64"))),
         }

@@ -72,6 +72,8 @@ pub struct Revisions {
     /// Rows before this time are no longer kept.
     expired_to: i64,
     unrevised: u64,
+    /// Whether rows that were read again go out even where nothing changed.
+    pub(super) replaying: bool,
 }
 
 /// Which columns of the root stream are kept with a row.
@@ -196,6 +198,7 @@ impl Revisions {
             earliest_pending: i64::MAX,
             expired_to: i64::MIN,
             unrevised: 0,
+            replaying: false,
         })
     }
 
@@ -451,7 +454,7 @@ impl Revisions {
         names: &[String],
     ) -> Result<RecordBatch> {
         let features = self.root.kept.len()..columns.len();
-        let mut any = BooleanArray::from(vec![false; rows.len()]);
+        let mut any = BooleanArray::from(vec![self.replaying; rows.len()]);
         let mut differs = Vec::with_capacity(features.len());
         for place in features.clone() {
             differs.push(distinct(old.column(place), &columns[place])?);

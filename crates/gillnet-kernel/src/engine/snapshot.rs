@@ -89,6 +89,17 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Say whether the sources give again what a lost run had read since the snapshot.
+    ///
+    /// What that run sent of a row depends on when it looked for revisions, and this one may look at other times: a row that had
+    /// changed then may have its value of the snapshot again. So while this holds, every row that an event disturbs goes out, changed
+    /// or not. It may end after the first look at what disturbed rows that follows the last record read again.
+    pub fn set_replaying(&mut self, replaying: bool) {
+        if let Some(revisions) = &mut self.revisions {
+            revisions.replaying = replaying;
+        }
+    }
+
     fn read_parts(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
         let (readers, streams) = (self.entities.len() + self.patterns.len(), self.streams.len());
         read_part(from, STREAMS, |from| self.streams.iter_mut().try_for_each(|stream| stream.read_state(from)))?;

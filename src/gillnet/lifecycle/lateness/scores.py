@@ -293,12 +293,12 @@ def _own_partitions(streams: Sequence[StreamEvents], sizes: Sequence[int]) -> li
 
 
 def _unbounded(plan: PipelinePlan) -> PipelinePlan:
-    """Return the plan with nothing refused, nothing forgotten and nothing held: what was late has to be scored, too."""
+    """Return the plan with nothing refused, forgotten or held, since what was late is scored too; its joins give no rows."""
     streams = tuple(
         replace(stream, allowed_lateness_us=_NO_LIMIT_US, max_ahead_us=_NO_LIMIT_US, earliest_us=-_NO_LIMIT_US)
         for stream in plan.streams
     )
-    return replace(plan, streams=streams, revisions=False, emission=EmissionNode())
+    return replace(plan, streams=streams, revisions=False, emission=EmissionNode(), joins=())
 
 
 def _compared(plan: PipelinePlan) -> list[str]:

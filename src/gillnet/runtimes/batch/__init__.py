@@ -3,13 +3,17 @@
 from gillnet.runtimes.batch.inputs import InputCounts, parquet_events, source_events
 from gillnet.runtimes.batch.replay import replay
 from gillnet.runtimes.batch.runtime import BatchOptions, BatchPart, BatchRuntime
+from gillnet.runtimes.batch.scoring import RowScoring
+from gillnet.runtimes.batch.sorting import within
 
 __all__ = [
     "BatchOptions",
     "BatchPart",
     "BatchRuntime",
     "InputCounts",
+    "RowScoring",
     "parquet_events",
     "replay",
     "source_events",
+    "within",
 ]

@@ -87,6 +87,10 @@ def _mixed(entries: NDArray[np.void]) -> NDArray[np.uint64]:
 
 def _repeats(entries: NDArray[np.void]) -> NDArray[np.int64]:
     mixed = _mixed(entries)
+    # Mostly none repeats, and to sort numbers alone is several times cheaper than to sort places.
+    ranked = np.sort(mixed)
+    if not (ranked[1:] == ranked[:-1]).any():
+        return np.empty(0, np.int64)
     order = np.argsort(mixed)
     ranked = mixed[order]
     equal = np.concatenate([[False], ranked[1:] == ranked[:-1]])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,18 +18,17 @@ import pyarrow.compute as pc
 
 from gillnet._kernel import Batch, BatchEngine
 from gillnet.core.errors import ConfigurationError, PlanError
-from gillnet.operators.decide import SCORE, DecideOperator
 from gillnet.operators.features import arrow_schema
 from gillnet.plan.serde import dumps
+from gillnet.runtimes.batch.scoring import RowScoring
 from gillnet.runtimes.batch.sorting import EventSorter, cut_points, instant, within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from gillnet.plan.nodes import PipelinePlan
     from gillnet.serving.scorers import Scorer
 
-SCORE_AS_SCORED = "__score"
 _BEGINNING = -(2**63)
 
 
@@ -50,7 +50,7 @@ class BatchOptions:
     """
 
     threads: int | None = None
-    part_rows: int = 262_144
+    part_rows: int = 131_072
     memory_bytes: int = 1 << 29
     directory: Path | None = None
 
@@ -124,13 +124,7 @@ class BatchRuntime:
         self.plan = plan
         self.options = options or BatchOptions()
         self.repeated: dict[str, int] = {}
-        if decide and plan.model is not None and scorer is None:
-            raise ConfigurationError(
-                f"pipeline {plan.name!r}: decisions need the score of {plan.model.ref!r}; give its scorer."
-            )
-        self._scorer = scorer
-        self._decides = decide
-        self._decide: DecideOperator | None = None
+        self._scoring = RowScoring(plan, scorer, decide=decide)
         self._threads = self.options.threads or len(os.sched_getaffinity(0))
         self._engine()  # So that a plan that cannot be executed is told now.
 
@@ -165,13 +159,9 @@ class BatchRuntime:
             points = cut_points(
                 [c for sorter in sorters.values() for c in sorter.chunk_sizes()], self.options.part_rows
             )
-            low = _BEGINNING
-            for until in [*points, None]:
-                spans = {name: sorter.span(low, until) for name, sorter in sorters.items()}
-                part = [(name, batch) for name, batch in spans.items() if batch is not None]
+            for part, until in _prefetched(sorters, [*points, None]):
                 rows, sessions = engine.process(part, until)
                 yield self._part(rows, sessions, from_us)
-                low = until or low
 
     def _engine(self) -> BatchEngine:
         try:
@@ -203,16 +193,30 @@ class BatchRuntime:
 
     def _part(self, rows: Batch, sessions: Batch | None, from_us: int | None) -> BatchPart:
         root = self.plan.stream(self.plan.root)
-        rows = Batch.from_pyarrow(within(rows.to_pyarrow(), root, from_us, None))
-        if self._scorer is not None:
-            rows = self._scorer.score(rows).cast_column(SCORE, "float64", SCORE_AS_SCORED)
-        if self._decides:
-            self._decide = self._decide or DecideOperator(self.plan, rows.to_pyarrow().schema)
-            rows = self._decide.decide(rows)[0]
+        scored = self._scoring.add(within(rows.to_pyarrow(), root, from_us, None))
         closed = None if sessions is None else sessions.to_pyarrow()
         if closed is not None and from_us is not None:
             closed = closed.filter(pc.greater_equal(closed.column("session_start"), instant(from_us)))
-        return BatchPart(rows.to_pyarrow(), closed)
+        return BatchPart(scored, closed)
+
+
+def _prefetched(
+    sorters: Mapping[str, EventSorter], ends: Sequence[int | None]
+) -> Iterator[tuple[list[tuple[str, Batch]], int | None]]:
+    """Yield each part's events and its end; the next part is read and sorted meanwhile."""
+
+    def read(low: int, until: int | None) -> list[tuple[str, Batch]]:
+        spans = ((name, sorter.span(low, until)) for name, sorter in sorters.items())
+        return [(name, batch) for name, batch in spans if batch is not None]
+
+    lows = [_BEGINNING, *(end for end in ends if end is not None)]
+    with ThreadPoolExecutor(1, thread_name_prefix="gillnet-batch") as reader:
+        following = reader.submit(read, lows[0], ends[0])
+        for number, until in enumerate(ends):
+            part = following.result()
+            if number + 1 < len(ends):
+                following = reader.submit(read, lows[number + 1], ends[number + 1])
+            yield part, until
 
 
 def _check_streams(plan: PipelinePlan, events: Mapping[str, object]) -> None:
