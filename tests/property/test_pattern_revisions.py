@@ -1,14 +1,16 @@
-"""I2 for patterns: after the last revision, and in the batch twin, what they say of a row is the complete answer."""
+"""I2, I5 for patterns: after the last revision, and in the batch twin, what they say of a row is the complete answer; restored
+from snapshots, too.
+"""
 
 from __future__ import annotations
 
 from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_engine import SECOND, START, TAKEN, Row, batch_of, event_lists, split, stream_plan
+from kernel_engine import SECOND, START, TAKEN, Row, batch_of, event_lists, split, stream_plan, with_times
 from pattern_strategies import evaluate, features, plan_of, seldom
 from test_batch import batch_rows
-from test_revisions import EMISSIONS, Emitted, feed
+from test_revisions import EMISSIONS, Emitted, Run
 
 from gillnet._kernel import BatchEngine, Engine
 from gillnet.plan.patterns import PatternNode
@@ -50,26 +52,28 @@ def renamed(nodes: list[PatternNode]) -> list[PatternNode]:
     every=st.sampled_from([1, 1, 2, 1_000]),
     emission=st.sampled_from(EMISSIONS),
     lateness=st.sampled_from([10**15, 10**15, 0, SECOND, 20 * SECOND]),
+    crashes=st.one_of(st.just(frozenset()), st.frozensets(st.integers(0, 12), max_size=4)),
 )
 def test_i2_the_last_revision_of_a_pattern_equals_the_complete_answer(
-    own, lookups, roots, others, at_roots, at_others, order, every, emission, lateness
+    own, lookups, roots, others, at_roots, at_others, order, every, emission, lateness, crashes
 ):
-    """I2, I8: two streams in any order of arrival, any batches, lateness and emission, revised at any time."""
+    """I2, I5, I8: two streams in any order of arrival, any batches, lateness, emission and crashes, revised at any time."""
     nodes = [*own, *renamed(lookups)]
     names = ["s", "o"] if lookups else ["s"]
     streams = [stream_plan(name, allowed_lateness_us=lateness) for name in names]
-    engine = Engine(plan_of(nodes, *streams, revisions=True, emission=emission))
+    plan = plan_of(nodes, *streams, revisions=True, emission=emission)
     others = [row | {"id": f"o{row['id']}"} for row in others] if lookups else []
     batches = [("s", rows) for rows in split(roots, at_roots)]
     batches += [("o", rows) for rows in split(others, at_others)] if others else []
     order.shuffle(batches)
-    emitted = Emitted([node.name for node in nodes])
-    accepted = feed(engine, emitted, batches, lambda number: number % every == 0, 3)
-    assert emitted.rows.keys() == {row["id"] for row in accepted["s"]}
-    for row in emitted.rows.values():
+    run = Run(plan, batches, Emitted([node.name for node in nodes]), every, 3, 2, crashes)
+    run.to_the_end()
+    accepted = {name: run.accepted_of(name) for name in ("s", "o")}
+    assert run.emitted.table.keys() == {row["id"] for row in accepted["s"]}
+    for row in run.emitted.table.values():
         for node in nodes:
             assert row[node.name] == complete(node, accepted, row), (node, row["id"])
-    assert engine.stats()["unrevised"] == 0
+    assert run.engine.stats()["unrevised"] == 0
 
 
 @examples(150)
@@ -92,6 +96,43 @@ def test_i2_the_batch_answer_of_a_pattern_is_the_complete_answer(own, lookups, r
     for row in rows:
         for node in nodes:
             assert row[node.name] == complete(node, events, row), (node, row["id"])
+
+
+@examples(150)
+@given(
+    own=features(),
+    lookups=looked_up,
+    roots=event_lists(20, keys=KEYS),
+    others=event_lists(20, keys=KEYS),
+    order=st.randoms(use_true_random=False),
+    lateness=st.sampled_from([0, SECOND, 10**15]),
+    most=st.sampled_from([1, 3, 1_000]),
+)
+def test_i5_a_restored_engine_goes_on_with_its_patterns(own, lookups, roots, others, order, lateness, most):
+    """I5: rows, matches, revisions and sizes are the same, restored at any points."""
+    nodes = [*own, *renamed(lookups)]
+    names = ["s", "o"] if lookups else ["s"]
+    streams = [stream_plan(name, allowed_lateness_us=lateness) for name in names]
+    plan = plan_of(nodes, *streams, revisions=True, limits={"max_partial_matches": most})
+    turns = [("s", row) for row in roots] + [("o", row | {"id": f"o{row['id']}"}) for row in others if lookups]
+    order.shuffle(turns)
+    engine, restored = Engine(plan), Engine(plan)
+    for stream, row in turns:
+        if order.random() < 0.3:
+            restored = Engine.restore(plan, restored.snapshot())
+        ask = order.random() < 0.7
+        assert told(engine, stream, row, ask=ask) == told(restored, stream, row, ask=ask)
+
+
+def told(engine: Engine, stream: str, row: Row, *, ask: bool) -> list[object]:
+    """Let an event arrive; return the rows, and the matches and revisions if asked for them."""
+    batches = [engine.process(stream, batch_of([row]), START)[1]]
+    if ask:
+        for next_batch in (engine.matches, engine.revisions):
+            while (batch := next_batch(2)) is not None:
+                batches.append(batch)
+    stats = {name: value for name, value in engine.stats().items() if "bytes" not in name}
+    return [stats, *(None if batch is None else with_times(batch) for batch in batches)]
 
 
 def test_i2_a_late_event_revises_the_rows_that_see_the_match_which_it_completes():

@@ -12,6 +12,7 @@ from gillnet.cli.phrases import SUMMARIES, phrase, place
 from gillnet.core.time import format_duration
 from gillnet.plan.format import format_expression
 from gillnet.plan.nodes import AggregateNode, ExpressionNode, FeatureNode, LatestWindow, PipelinePlan, SessionWindow
+from gillnet.plan.patterns import PatternNode
 from gillnet.runtimes.embedded import Alert
 
 _SUFFIX = re.compile(r"_(high|low|missing|true|false)$")
@@ -57,7 +58,7 @@ def _feature(feature: FeatureNode, value: Any) -> str:
     if isinstance(feature, AggregateNode):
         return _aggregate(feature, value)
     words = feature.name.replace("_", " ")
-    if isinstance(feature, ExpressionNode) and isinstance(value, bool):
+    if isinstance(feature, ExpressionNode | PatternNode) and isinstance(value, bool):
         return words if value else f"not {words}"
     return f"{words} {number(value)}"
 
