@@ -16,7 +16,6 @@ use arrow::datatypes::{Field, Schema};
 use arrow_pyarrow::{FromPyArrow, ToPyArrow};
 use gillnet_kernel::engine::plan::arrow_type;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 
 /// A kernel error as the `ValueError` that `gillnet.operators` maps to a named error.
 fn kernel_error(error: gillnet_kernel::KernelError) -> PyErr {
@@ -90,17 +89,6 @@ impl PyBatch {
     }
 }
 
-/// The keys of an id column, 16 bytes each, most significant first: equal for duplicates, and in the order in which the
-/// kernel puts events of the same microsecond (I1).
-#[pyfunction]
-fn id_keys<'py>(py: Python<'py>, batch: &PyBatch, column: &str) -> PyResult<Bound<'py, PyBytes>> {
-    let ids = batch.0.column_by_name(column);
-    let ids = ids.ok_or_else(|| pyo3::exceptions::PyKeyError::new_err(column.to_owned()))?;
-    let keys = py.detach(|| gillnet_kernel::arrival::id_key::id_keys(ids)).map_err(kernel_error)?;
-    let bytes: Vec<u8> = keys.iter().flat_map(|key| key.to_be_bytes()).collect();
-    Ok(PyBytes::new(py, &bytes))
-}
-
 #[pymodule]
 fn _kernel(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
@@ -110,7 +98,6 @@ fn _kernel(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<forest::PyForest>()?;
     m.add_function(wrap_pyfunction!(forest::feature_matrix, m)?)?;
     batch::register(m)?;
-    m.add_function(wrap_pyfunction!(id_keys, m)?)?;
     formats::register(m)?;
     expression::register(m)?;
     Ok(())

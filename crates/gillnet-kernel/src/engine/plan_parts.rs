@@ -7,9 +7,9 @@
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
-use super::revise::collect_columns;
 use crate::bytes::{ByteReader, ByteWriter};
 use crate::error::{KernelError, Result};
+use crate::expr::collect_columns;
 
 /// Keys of the plan that give no state its meaning.
 const WITHOUT_STATE: [&str; 5] = ["version", "name", "model", "policy", "limits"];

@@ -25,8 +25,8 @@ use arrow::compute::{filter, filter_record_batch, interleave, not, nullif, or};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
 use compact_str::CompactString;
 
+pub use self::needed::looked_up_by;
 use self::needed::needed_columns;
-pub use self::needed::{collect_columns, looked_up_by};
 use self::patterns::{homes, PatternHome};
 use super::columns::Columns;
 use super::entity::{Entity, Reader};

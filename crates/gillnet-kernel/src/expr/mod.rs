@@ -195,5 +195,19 @@ impl ExpressionSet {
     }
 }
 
+/// Add the names of the columns that the JSON of an expression reads.
+pub fn collect_columns(expression: &Value, names: &mut Vec<String>) {
+    match expression {
+        Value::Object(parts) => {
+            if let Some(Value::String(name)) = parts.get("column") {
+                names.push(name.clone());
+            }
+            parts.values().for_each(|part| collect_columns(part, names));
+        }
+        Value::Array(parts) => parts.iter().for_each(|part| collect_columns(part, names)),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests;

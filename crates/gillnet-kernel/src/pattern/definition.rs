@@ -6,6 +6,7 @@ use serde_json::{json, Value as Json};
 use super::condition::{Input, RunTest};
 use super::plan::{PatternPlan, Skip, StepPlan};
 use crate::error::{KernelError, Result};
+use crate::expr::collect_columns;
 use crate::expr::Expression;
 use crate::keyed::row::HEADER;
 use crate::keyed::window::FURTHEST_US;
@@ -383,18 +384,5 @@ fn joined(mut parts: Vec<Json>) -> Option<Json> {
         0 => None,
         1 => parts.pop(),
         _ => Some(json!({ "call": "and", "args": parts })),
-    }
-}
-
-fn collect_columns(expression: &Json, names: &mut Vec<String>) {
-    match expression {
-        Json::Object(parts) => {
-            if let Some(Json::String(name)) = parts.get("column") {
-                names.push(name.clone());
-            }
-            parts.values().for_each(|part| collect_columns(part, names));
-        }
-        Json::Array(parts) => parts.iter().for_each(|part| collect_columns(part, names)),
-        _ => {}
     }
 }

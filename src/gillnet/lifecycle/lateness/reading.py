@@ -231,7 +231,7 @@ class _Part:
         # Where no arrival is recorded, it is judged as a run would that reads the record now.
         arrived = raw.arrival_time_us if arrivals is None else arrivals
         sane = (times >= stream.earliest_us) & (times <= arrived + stream.max_ahead_us)
-        keys = np.frombuffer(_kernel.id_keys(decoded.batch, stream.id), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+        keys = np.column_stack([words.to_numpy() for words in _kernel.id_words(decoded.batch, stream.id)])
         partitions = np.array([raw.partitions[place] for place in places], np.int32)
         if sane.all():
             return cls(rows, times, arrivals, partitions, keys)

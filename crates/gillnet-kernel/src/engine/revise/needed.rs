@@ -1,6 +1,6 @@
 //! What of the root's columns a plan needs for its revisions.
 
-use serde_json::Value as Json;
+use crate::expr::collect_columns;
 
 use crate::engine::plan::{FeaturePlan, PatternFeaturePlan, Plan};
 
@@ -33,18 +33,4 @@ pub fn needed_columns(plan: &Plan, id: &str, event_time: &str) -> Vec<String> {
     names.extend(plan.sessions.iter().map(|sessions| sessions.key.clone()));
     plan.policy.iter().for_each(|rule| collect_columns(&rule.when, &mut names));
     names
-}
-
-/// The names of the columns that an expression reads.
-pub fn collect_columns(expression: &Json, names: &mut Vec<String>) {
-    match expression {
-        Json::Object(parts) => {
-            if let Some(Json::String(name)) = parts.get("column") {
-                names.push(name.clone());
-            }
-            parts.values().for_each(|part| collect_columns(part, names));
-        }
-        Json::Array(parts) => parts.iter().for_each(|part| collect_columns(part, names)),
-        _ => {}
-    }
 }
