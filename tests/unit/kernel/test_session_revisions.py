@@ -88,6 +88,14 @@ def test_a_late_click_sends_what_it_changes_again(late, rows):
     assert drained(engine) == []
 
 
+def test_a_session_is_revised_though_one_that_it_replaced_began_later():
+    engine = engine_with(CLICKS)
+    assert sessions_after(engine, ("a", 20), ("z", 40)) == [("a", 20, 20, 0, None, 1)]
+    sessions_after(engine, ("a", 12), ("a", 29), ("a", 38), ("z", 60))  # One session of them all, from 12 on.
+    [(_, start, end, _, _, clicks)] = sessions_after(engine, ("a", 33))
+    assert (start, end, clicks) == (12, 38, 5)
+
+
 def test_an_extended_session_waits_until_it_is_closed_again():
     engine = engine_with(CLICKS)
     assert sessions_after(engine, ("a", 0), ("z", 11)) == [("a", 0, 0, 0, None, 1)]

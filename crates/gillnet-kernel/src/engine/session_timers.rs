@@ -57,8 +57,10 @@ impl SessionTimers {
     }
 
     fn may_change(&self, slot: u32, time: i64) -> bool {
-        let newest = self.emitted.range((slot, i64::MIN)..=(slot, i64::MAX)).next_back();
-        newest.is_some_and(|(_, newest)| self.end_of(newest.last) >= time)
+        // A session that was replaced may begin later than the one that its events are in now, and ended earlier.
+        let emitted = self.emitted.range((slot, i64::MIN)..=(slot, i64::MAX)).rev();
+        let newest = emitted.map(|(_, emitted)| emitted).find(|emitted| !emitted.replaced);
+        newest.is_some_and(|newest| self.end_of(newest.last) >= time)
     }
 
     /// Whether a timer is due at `watermark`.

@@ -41,6 +41,10 @@ COMMON_SETTINGS: dict[str, Any] = {
 SILENT_S = 5.0
 """A broker that answers nothing for so long is told of as away."""
 
+SETTLED_S = 1.0
+"""A broker that was away is back when it has answered, and nothing told otherwise for so long: the longest pause between two
+tries to connect. What librdkafka's queues still hold of the time before, acknowledgements and errors, is served by then."""
+
 
 def is_secret(name: str) -> bool:
     """Whether the value of the setting ``name`` must never be shown."""
@@ -110,6 +114,8 @@ class BrokerWatch:
         self._settings = settings
         self._clock = clock
         self._away_since_s: float | None = None
+        self._told_s = 0.0  # When it was last told that no broker answers,
+        self._answered_s: float | None = None  # and when one first answered after that.
         self.fatal: KafkaError | None = None
         self.reason = ""
 
@@ -124,8 +130,9 @@ class BrokerWatch:
 
     def silent(self, reason: str) -> None:
         """Note that a broker takes what it is sent and answers nothing, which librdkafka tells late or never."""
+        self._told_s, self._answered_s = self._clock.monotonic_s(), None
         if self._away_since_s is None:
-            self._away_since_s = self._clock.monotonic_s()
+            self._away_since_s = self._told_s
             self._log.warning("broker is away, waiting", reason=reason)
 
     @property
@@ -133,11 +140,24 @@ class BrokerWatch:
         """Whether no broker could be reached when librdkafka last told."""
         return self._away_since_s is not None
 
+    @property
+    def settling(self) -> bool:
+        """Whether a broker that was away has answered, and is not yet believed to be back."""
+        return self._answered_s is not None
+
     def seen(self) -> None:
         """Note that a broker has answered."""
-        if self._away_since_s is not None:
-            self._log.info("broker is back", away_s=round(self._clock.monotonic_s() - self._away_since_s, 1))
-            self._away_since_s = None
+        if self._away_since_s is not None and self._answered_s is None:
+            self._answered_s = self._clock.monotonic_s()
+        self.settle()
+
+    def settle(self) -> None:
+        """Believe that a broker is back, if it has answered and nothing told otherwise since. Call it now and then."""
+        if self._away_since_s is None or self._answered_s is None:
+            return
+        if self._clock.monotonic_s() - self._told_s >= SETTLED_S:
+            self._log.info("broker is back", away_s=round(self._answered_s - self._away_since_s, 1))
+            self._away_since_s = self._answered_s = None
 
 
 def check_topic(

@@ -176,6 +176,7 @@ class KafkaSink:
             self._enqueue(messages[start : start + chunk_records])
         self._stalled_since_s = None
         self._producer.poll(0)
+        self._watch.settle()
         self._raise_failure()
 
     def _enqueue(self, messages: list[dict[str, Any]]) -> None:
@@ -297,6 +298,9 @@ class KafkaSink:
             self._raise_failure()
         self._stalled_since_s = None
         self._producer.poll(0)
+        while self._watch.settling:  # A second at the most, after an outage: nobody may call again for long.
+            self._producer.poll(0.1)
+            self._watch.settle()
         self._raise_failure()
 
     def close(self) -> None:

@@ -172,7 +172,6 @@ class KafkaSource:
         self._probe_at_s = 0.0
         self._answered_s = self._clock.monotonic_s()  # When the broker last gave a record or answered a probe.
         self._unanswered_since_s: float | None = None  # The first probe after that which it did not answer.
-        self._probe_answered = False
         self._group_check_at_s = 0.0
         self._hopeless: str | None = None
         self._closed = False
@@ -292,10 +291,7 @@ class KafkaSource:
             self._send_commit()
         for partition_id in list(self._to_reset):
             self._reset(partition_id)
-        if self._probe_answered:
-            # Only now: what librdkafka told before the answer waited in its queue until this poll.
-            self._probe_answered = False
-            self._watch.seen()
+        self._watch.settle()
         if heard and not self._watch.away:
             self._note_answer()
         else:
@@ -326,7 +322,7 @@ class KafkaSource:
                 self._watch.silent(f"no answer for {SILENT_S:g} s")
         else:
             self._note_answer()
-            self._probe_answered = True
+            self._watch.seen()
 
     def _ask_the_group(self, bounded: BoundedRead) -> None:
         """Close the partitions that other members have read up to their end and committed."""
