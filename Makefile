@@ -88,9 +88,10 @@ bench: $(BENCH_VENV)/.installed check-kafka ## speed, CPU, memory and latency be
 	$(if $(BENCH),,$(BENCH_VENV)/bin/python -m bench.memory_flat)
 
 .PHONY: report
-report: setup check-kafka ## how well both scenarios catch, by the simulator's labels, in memory and through a real broker
+report: setup check-kafka ## how well the scenarios catch, by the simulator's labels; the first two through a real broker as well
 	$(BIN)/python -m gillnet.lifecycle.report_payments --kafka
 	$(BIN)/python -m gillnet.lifecycle.report_bots --kafka
+	$(BIN)/python -m gillnet.lifecycle.report_takeover
 
 .PHONY: dist
 dist: setup ## the wheel and the source distribution

@@ -18,7 +18,7 @@ from gillnet.core.naming import nearest
 if TYPE_CHECKING:
     from types import ModuleType
 
-BUNDLED = ("payments", "bots")
+BUNDLED = ("payments", "bots", "takeover")
 """Scenarios that ship with Gillnet, as ``gillnet.scenarios.<name>``."""
 
 

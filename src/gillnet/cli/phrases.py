@@ -87,7 +87,16 @@ _PAYMENTS: dict[str, str | Mapping[bool, str]] = {
     "since_login_s": "{since_login_s:s} after a login",
 }
 
-PHRASES: Mapping[str, str | Mapping[bool, str]] = {**_BOTS, **_PAYMENTS}
+_TAKEOVER: dict[str, str | Mapping[bool, str]] = {
+    "taken_over": "failed logins, a password reset, then a payment from an unknown machine",
+    "guessed_from_abroad": "{failed_logins:n failed login}, then a payment from abroad on a new device",
+    "stranger_logged_in": "logged in and paid from abroad, all of it unknown to the account",
+    "guessed_password": "{failed_logins:n failed login}, then a payment from an unknown machine",
+    "spree_abroad": "{spend_1h:$} spent in 1h from abroad, {spree} times what is usual",
+    "tested_then_spent": "a small payment, then a large one within a minute",
+}
+
+PHRASES: Mapping[str, str | Mapping[bool, str]] = {**_BOTS, **_PAYMENTS, **_TAKEOVER}
 
 
 _PLACES = {code: place for place, code in enumerate(_BOTS)}

@@ -18,7 +18,9 @@ from gillnet.cli.monitor import RowTap, RunMonitor
 from gillnet.cli.signals import stop_on_signals
 from gillnet.core.ports import Sink
 
-App = Annotated[str, typer.Argument(help="app.py, app.py:name, a module, or a bundled scenario (payments, bots).")]
+App = Annotated[
+    str, typer.Argument(help="app.py, app.py:name, a module, or a bundled scenario (payments, bots, takeover).")
+]
 
 
 def run(

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -32,7 +32,7 @@ from gillnet.simulator import LABEL_SCHEMA, Simulation, SimulationConfig, interl
 from gillnet.simulator.schemas import SCENARIOS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
@@ -190,7 +190,7 @@ def run_in_memory(simulation: Simulation, *, state_days: int) -> Observed:
     metrics = runtime.run()
     took_s, cpu_s = SystemClock().monotonic_s() - began_s, time.process_time() - began_cpu_s
     records = sum(counts.read for counts in metrics.streams.values())
-    measured = _ids_from(simulation, state_days)
+    measured = ids_from(simulation, state_days)
     return Observed(
         decisions=[decision for decision in sink.decisions if decision.tx_id in measured],
         latency_ms={name: metrics.latency_ms.percentile(share) or 0.0 for name, share in PERCENTILES.items()},
@@ -253,7 +253,7 @@ def judge(observed: Observed, labels: Labels, *, through: str, seed: int) -> Pay
     )
 
 
-def _ids_from(simulation: Simulation, day: int) -> set[str]:
+def ids_from(simulation: Simulation, day: int) -> set[str]:
     """Return the ids of payments from a day on: the ledger's own, before the road."""
     start_us = simulation.config.start_us + day * DAY
     decode = msgspec.json.Decoder(TxId).decode
@@ -268,6 +268,21 @@ class TxId(msgspec.Struct):
     """The one field of a payment that a report needs."""
 
     tx_id: str
+
+
+def save_runs(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Write the figures of runs with the machine's description."""
+    from rich.console import Console
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    machine: dict[str, str | int | float | None] = {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+    }
+    machine |= {"python": platform.python_version(), "load_average_1m": round(os.getloadavg()[0], 2)}
+    path.write_text(json.dumps({"machine": machine, "runs": runs}, indent=2) + "\n", "utf-8")
+    Console(file=sys.stderr).print(f"written to {path}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -288,15 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = report(seed=options.seed, days=options.days, kafka=kafka, rate=options.rate, seconds=options.seconds)
         Console().print(found.table())
         reports.append(asdict(found))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    machine: dict[str, str | int | float | None] = {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-    }
-    machine |= {"python": platform.python_version(), "load_average_1m": round(os.getloadavg()[0], 2)}
-    options.out.write_text(json.dumps({"machine": machine, "runs": reports}, indent=2) + "\n", "utf-8")
-    Console(file=sys.stderr).print(f"written to {options.out}")
+    save_runs(options.out, reports)
 
 
 if __name__ == "__main__":

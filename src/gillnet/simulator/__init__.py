@@ -8,7 +8,7 @@ knows no broker; records leave through `gillnet.core.ports.Source` or `gillnet.c
 
 from gillnet.simulator.config import SimulationConfig
 from gillnet.simulator.feed import SimulatorSource, produce, write_files
-from gillnet.simulator.interleave import InterleavedSource, interleaved_sources
+from gillnet.simulator.interleave import ArrivalClock, InterleavedSource, interleaved_sources
 from gillnet.simulator.labels import PaymentLabel, VisitorLabel
 from gillnet.simulator.schemas import CLICK_SCHEMA, LABEL_SCHEMA, PAYMENT_SCHEMA, VISITOR_LABEL_SCHEMA, Fault
 from gillnet.simulator.streams import Chunk, Simulation
@@ -18,6 +18,7 @@ __all__ = [
     "LABEL_SCHEMA",
     "PAYMENT_SCHEMA",
     "VISITOR_LABEL_SCHEMA",
+    "ArrivalClock",
     "Chunk",
     "Fault",
     "InterleavedSource",

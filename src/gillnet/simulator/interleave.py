@@ -17,7 +17,7 @@ from gillnet.core.time import Clock, SystemClock, duration_us
 from gillnet.simulator.feed import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from gillnet.simulator.config import Duration
     from gillnet.simulator.streams import Chunk, Simulation, StreamName
@@ -26,10 +26,11 @@ _FOREVER = np.iinfo(np.int64).max
 
 
 class _Cursor:
-    """A place in a stream: what it gives next, and when that arrives."""
+    """A place in a stream: what it gives next, and when that arrives, ``delay_us`` later than the simulation has it."""
 
-    def __init__(self, chunks: Iterator[Chunk]) -> None:
+    def __init__(self, chunks: Iterator[Chunk], delay_us: int = 0) -> None:
         self._chunks = chunks
+        self._delay_us = delay_us
         self._chunk = next(chunks, None)
         self._place = 0
         self.given = 0
@@ -37,20 +38,20 @@ class _Cursor:
     @property
     def next_arrival_us(self) -> int:
         """The arrival of the next record; at the end of time if there is none."""
-        return _FOREVER if self._chunk is None else int(self._chunk.arrival_time_us[self._place])
+        return _FOREVER if self._chunk is None else int(self._chunk.arrival_time_us[self._place]) + self._delay_us
 
     def take(self, most: int, until_us: int) -> tuple[list[bytes], list[bytes | None], int]:
         """Return up to ``most`` records of one chunk that arrive by ``until_us``, their keys, and the last arrival."""
         chunk, first = self._chunk, self._place
         if chunk is None:
             return [], [], 0
-        arrived = int(np.searchsorted(chunk.arrival_time_us, until_us, side="right"))
+        arrived = int(np.searchsorted(chunk.arrival_time_us, until_us - self._delay_us, side="right"))
         end = min(first + most, max(arrived, first))
         if end == first:
             return [], [], 0
         self._place = end
         self.given += end - first
-        last_us = int(chunk.arrival_time_us[end - 1])
+        last_us = int(chunk.arrival_time_us[end - 1]) + self._delay_us
         while self._chunk is not None and self._place == len(self._chunk):
             self._chunk, self._place = next(self._chunks, None), 0
         return chunk.values[first:end], chunk.keys[first:end], last_us
@@ -68,6 +69,8 @@ class InterleavedSource:
         self._ahead_us = ahead_us
         self._pace = pace
         self._clock = clock
+        self.arrived_us = 0
+        """The simulated arrival of the newest record that was given, microseconds UTC."""
 
     def poll(self, max_records: int, timeout_s: float) -> RawBatch | None:
         """Return records that are due; None if the others must go first, or none falls due in time."""
@@ -82,6 +85,7 @@ class InterleavedSource:
             if due <= 0:
                 return None
         values, keys, last_us = self._cursor.take(due, until_us)
+        self.arrived_us = last_us
 
         def envelope(place: int) -> tuple[bytes | None, Headers]:
             return keys[place], []
@@ -111,6 +115,32 @@ class InterleavedSource:
         """Do nothing: nothing is held."""
 
 
+class ArrivalClock:
+    """Processing time in which the simulated arrivals are real: it stands at the newest record that was given.
+
+    With it a run waits, revises and notices idle streams as it would over the days that the simulation tells of.
+
+    Parameters
+    ----------
+    sources
+        What `interleaved_sources` gave, with ``simulated_arrival=True``.
+    """
+
+    def __init__(self, sources: Mapping[str, InterleavedSource]) -> None:
+        self._sources = list(sources.values())
+
+    def now_us(self) -> int:
+        """Return processing time in microseconds since 1970-01-01 UTC."""
+        return max(source.arrived_us for source in self._sources)
+
+    def monotonic_s(self) -> float:
+        """Return processing time in seconds."""
+        return self.now_us() / 1_000_000
+
+    def sleep(self, seconds: float) -> None:
+        """Do nothing: time passes as records come."""
+
+
 def interleaved_sources(
     simulation: Simulation,
     lead: StreamName,
@@ -118,6 +148,7 @@ def interleaved_sources(
     rate: float | None = None,
     ahead: Duration = "5m",
     simulated_arrival: bool = False,
+    delays: Mapping[StreamName, Duration] | None = None,
     clock: Clock | None = None,
 ) -> dict[str, InterleavedSource]:
     """Return sources of several streams that keep to the simulated order of arrival.
@@ -139,6 +170,8 @@ def interleaved_sources(
     simulated_arrival
         Stamp records with the arrival that the simulation gave them, the newest of each batch, instead of the clock's time:
         for training and repeatable runs.
+    delays
+        By stream, how much later its records arrive than the simulation has it: as of a log that is shipped by the minute.
     clock
         Paces the rate and stamps the arrival.
 
@@ -150,13 +183,18 @@ def interleaved_sources(
     Raises
     ------
     DefinitionError
-        If a stream is named twice, or the rate or ``ahead`` makes no sense.
+        If a stream is named twice, a delay is of no stream, or the rate or ``ahead`` makes no sense.
     """
     names: Sequence[StreamName] = (*others, lead)
     if len(set(names)) < len(names):
         raise DefinitionError(f"interleaved_sources: {', '.join(names)} name a stream twice; name each once.")
     clock = clock or SystemClock()
-    cursors: dict[str, _Cursor] = {name: _Cursor(simulation.stream(name)) for name in names}
+    delays_us = {name: duration_us(delay, what="interleaved_sources: delays") for name, delay in (delays or {}).items()}
+    if unknown := sorted(set(delays_us) - set(names)):
+        raise DefinitionError(
+            f"interleaved_sources: delays names {unknown[0]!r}, which is not read; name a stream of it."
+        )
+    cursors: dict[str, _Cursor] = {name: _Cursor(simulation.stream(name), delays_us.get(name, 0)) for name in names}
     ahead_us = duration_us(ahead, what="interleaved_sources: ahead")
     free, paced = (Pace(given, clock, what="interleaved_sources") for given in (None, rate))
     return {

@@ -68,7 +68,7 @@ def test_models_lists_the_packaged_one(gillnet: Command) -> None:
     assert result.exit_code == 0
 
 
-@pytest.mark.parametrize("name", ["payments", "bots", "app.py", "app.py:pipeline"])
+@pytest.mark.parametrize("name", ["payments", "bots", "takeover", "app.py", "app.py:pipeline"])
 def test_explain_prints_the_plan(gillnet: Command, app_file: Path, name: str) -> None:
     printed, written = gillnet("explain", name), gillnet("explain", name, "--json")
     assert printed.stdout.startswith("pipeline ")
@@ -110,13 +110,17 @@ def test_the_bundled_scenarios_run_by_name(gillnet: Command, tmp_path: Path) -> 
         part for name in ("payments", "clicks") for part in ("-s", f"{name}=simulator:{name}?duration=30m&seed=3")
     ]
     payments = gillnet("run", "payments", *sources, "--sinks", "payments")
+    takeover = gillnet("run", "takeover", *sources, "--sinks", "takeover")
     bots = gillnet(
         "run", "bots", "-s", "clicks=simulator:clicks?duration=1h&seed=3&bots_per_day=2000", "--sinks", "bots"
     )
-    assert payments.exit_code == bots.exit_code == 0
+    assert payments.exit_code == bots.exit_code == takeover.exit_code == 0
     assert {row["model"] for row in records(tmp_path / "payments" / "decisions.ndjson")} == {"fraud@1"}
     assert records(tmp_path / "bots" / "alerts.ndjson")
     assert records(tmp_path / "bots" / "sessions.ndjson")
+    decided = records(tmp_path / "takeover" / "decisions.ndjson")
+    joined = records(tmp_path / "takeover" / "joins.clicks_before.ndjson")
+    assert {row["tx_id"] for row in decided} == {row["left_id"] for row in joined}
 
 
 def test_json_log_lines_parse(gillnet: Command, app_file: Path) -> None:

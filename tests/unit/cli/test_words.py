@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gillnet.app import load_pipeline
+from gillnet.app.loading import BUNDLED
 from gillnet.cli.numbers import count, money, number, seconds, share
 from gillnet.cli.phrases import PHRASES, SUMMARIES
 from gillnet.cli.words import ReasonWords, clock_time, elapsed, instant, milliseconds
@@ -42,7 +43,7 @@ def test_counts(number_of: int, noun: str, text: str) -> None:
 
 
 def test_every_reason_of_the_bundled_scenarios_has_a_phrase() -> None:
-    for name in ("payments", "bots"):
+    for name in BUNDLED:
         plan = load_pipeline(name).plan
         model = set() if plan.model is None else {feature for feature, _ in plan.model.features}
         for reason in model | {rule.reason for rule in plan.policy} - SUMMARIES:

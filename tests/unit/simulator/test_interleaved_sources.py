@@ -8,7 +8,7 @@ import pytest
 
 from gillnet.core.errors import DefinitionError
 from gillnet.core.time import MINUTE
-from gillnet.simulator import Simulation, SimulationConfig, interleaved_sources
+from gillnet.simulator import ArrivalClock, Simulation, SimulationConfig, interleaved_sources
 
 CONFIG = SimulationConfig(
     seed=5, duration="6h", cards=300, merchants=64, payments_per_day=4_000, sessions_per_day=800, disorder_s=4
@@ -80,3 +80,30 @@ def test_a_rate_is_an_open_loop_of_the_leading_stream():
 def test_a_stream_that_is_named_twice_is_an_error():
     with pytest.raises(DefinitionError, match="twice"):
         interleaved_sources(Simulation(CONFIG), "payments", "payments")
+
+
+def test_a_delayed_stream_comes_so_much_later_than_the_other():
+    simulation = Simulation(CONFIG)
+    delay_us = 3 * MINUTE
+    sources = interleaved_sources(
+        simulation, "payments", "clicks", ahead="0s", simulated_arrival=True, delays={"clicks": "3m"}
+    )
+    clock = ArrivalClock(sources)
+    times = {name: arrivals(simulation, name) for name in sources}
+    due = {"payments": times["payments"], "clicks": [at + delay_us for at in times["clicks"]]}
+    given, newest = dict.fromkeys(sources, 0), 0
+    while not all(source.finished for source in sources.values()):
+        for name, source in sources.items():
+            if (raw := source.poll(500, 0.0)) is None:
+                continue
+            given[name] += len(raw.values)
+            assert raw.arrival_time_us == due[name][given[name] - 1]
+            newest = max(newest, raw.arrival_time_us)
+            assert clock.now_us() == newest
+            assert clock.monotonic_s() == newest / 1_000_000
+    assert given == {name: len(of) for name, of in times.items()}
+
+
+def test_a_delay_of_a_stream_that_is_not_read_is_an_error():
+    with pytest.raises(DefinitionError, match="'clicks', which is not read"):
+        interleaved_sources(Simulation(CONFIG), "payments", delays={"clicks": "1m"})
