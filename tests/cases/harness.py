@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,9 +27,11 @@ from gillnet.core.messages import RawBatch
 from gillnet.operators.decide import DECISION, REASONS
 from gillnet.operators.encode import ColumnField, EncodeOperator, GroupField, OutputField
 from gillnet.operators.features import SESSION_START, FeatureOperator
+from gillnet.plan.joins import IntervalJoinNode
 from gillnet.plan.nodes import PipelinePlan
-from gillnet.runtimes.batch import BatchOptions, BatchRuntime, parquet_events
+from gillnet.runtimes.batch import BatchOptions, BatchPart, BatchRuntime, parquet_events
 from gillnet.runtimes.embedded import EmbeddedRuntime, Outputs, RuntimeOptions
+from gillnet.runtimes.embedded.joins import join_encoder
 from gillnet.runtimes.embedded.revisions import REVISIONS
 from gillnet.runtimes.embedded.stages import key_column, session_encoder
 from gillnet.stores.history import History, HistoryWriter
@@ -221,7 +223,13 @@ def run_batch(case: Case, *, options: BatchOptions | None = None) -> Outcome:
     return Outcome(
         [text.decode() for part in parts for text in rows.encode(Batch.from_pyarrow(part.rows))],
         final_sessions(sessions),
+        joins=sorted(line for join in plan.joins for line in final_join(join.name, _joined(join, parts))),
     )
+
+
+def _joined(join: IntervalJoinNode, parts: Sequence[BatchPart]) -> list[str]:
+    batches = [part.joined[join.name] for part in parts if join.name in part.joined]
+    return [text.decode() for rows in batches for text in join_encoder(join).encode(Batch.from_pyarrow(rows))]
 
 
 def _final_fields(plan: PipelinePlan) -> list[OutputField]:

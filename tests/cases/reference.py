@@ -155,7 +155,8 @@ class _Run:
                 for start, last, key in self._all_sessions()
             }
         events = sorted(self.root.events, key=lambda event: event.order)
-        return Outcome([_object(self._row_fields(event, event.time)) for event in events], self.result.sessions)
+        rows = [_object(self._row_fields(event, event.time)) for event in events]
+        return Outcome(rows, self.result.sessions, joins=self.result.joins)
 
     def _arrive(self, step: Step, value: bytes) -> None:
         stream = self.streams[step.stream]

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from gillnet._kernel import Batch, Engine
+from gillnet._kernel import Batch, Engine, sort_events
 from gillnet.operators.features import Outcome
 from gillnet.plan.nodes import AggregateNode, LatestWindow, SessionWindow, SlidingWindow, TumblingWindow, Window
 
@@ -205,3 +205,17 @@ def split(events: list[Row], cuts: list[int]) -> list[list[Row]]:
     """Cut into batches."""
     edges = [0, *sorted({cut % len(events) for cut in cuts}), len(events)]
     return [events[low:high] for low, high in itertools.pairwise(edges) if low < high]
+
+
+def in_parts(events: dict[str, list[Row]], cuts: list[int]) -> list[tuple[list[tuple[str, Batch]], int | None]]:
+    """Cut events at event times, for a batch engine; the last part has no end."""
+    times = sorted({row["ts"] for rows in events.values() for row in rows})
+    ends = sorted({times[cut % len(times)] for cut in cuts})
+    parts, low = [], -(2**62)
+    for end in [*ends, None]:
+        high = 2**62 if end is None else end
+        chosen = {name: [row for row in rows if low <= row["ts"] < high] for name, rows in events.items()}
+        batches = [(name, sort_events(batch_of(rows), "ts", "id")) for name, rows in chosen.items() if rows]
+        parts.append((batches, end))
+        low = high
+    return parts

@@ -17,13 +17,14 @@ from kernel_engine import (
     engine_plan,
     evaluate,
     event_lists,
+    in_parts,
     run,
     same,
     stream_plan,
     with_times,
 )
 
-from gillnet._kernel import BatchEngine, Engine, sort_events
+from gillnet._kernel import BatchEngine, Engine
 from gillnet.plan.nodes import AggregateNode, SessionWindow
 from gillnet.testing.oracle import Event, read, sessions
 
@@ -32,20 +33,6 @@ own = st.integers(1, 4).flatmap(lambda n: st.tuples(*(aggregates(f"f{i}") for i 
 lookups = st.integers(1, 3).flatmap(lambda n: st.tuples(*(aggregates(f"g{i}", stream="o", at="key") for i in range(n))))
 cuts = st.lists(st.integers(0, 1_000), max_size=6)
 shard_counts = st.sampled_from([1, 2, 3, 8])
-
-
-def in_parts(events: dict[str, list[Row]], cuts: list[int]) -> list[tuple[list[tuple[str, Any]], int | None]]:
-    """Cut events at event times; the last part has no end."""
-    times = sorted({row["ts"] for rows in events.values() for row in rows})
-    ends = sorted({times[cut % len(times)] for cut in cuts})
-    parts, low = [], -(2**62)
-    for end in [*ends, None]:
-        high = 2**62 if end is None else end
-        chosen = {name: [row for row in rows if low <= row["ts"] < high] for name, rows in events.items()}
-        batches = [(name, sort_events(batch_of(rows), "ts", "id")) for name, rows in chosen.items() if rows]
-        parts.append((batches, end))
-        low = high
-    return parts
 
 
 def batch_rows(engine: BatchEngine, events: dict[str, list[Row]], cuts: list[int]) -> tuple[list[Row], list[Row]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from effort import examples
@@ -17,12 +18,13 @@ from kernel_engine import (
     batch_of,
     engine_plan,
     event_lists,
+    in_parts,
     same,
     stream_plan,
     with_times,
 )
 
-from gillnet._kernel import Engine
+from gillnet._kernel import Batch, BatchEngine, Engine
 from gillnet.plan.expressions import Call, Column, Literal, Node
 from gillnet.plan.joins import HOWS, IntervalJoinNode, JoinSide, SelectNode, join_to_json
 from gillnet.testing.oracle import Event
@@ -78,9 +80,7 @@ class Joined:
 
     def drain(self, most: int = 7) -> None:
         while (joined := self.engine.joined(most)) is not None:
-            self.rows += [
-                {name.removeprefix("__"): value for name, value in row.items()} for row in with_times(joined[1])
-            ]
+            self.rows += plain(joined[1])
 
     def finish(self) -> None:
         for stream in "lr":
@@ -92,18 +92,27 @@ class Joined:
         return self.engine.join_counts()["j"]
 
     def assert_equals_the_oracle(self, meaning: Any) -> None:
-        table = {(row["left_id"], row["right_id"]): row for row in last_revisions(self.rows)}
-        expected = interval_join(
-            self.node, self.events["l"], self.events["r"], lambda left, right: meaning(left.row, right.row)
-        )
-        assert {ids(pair) for pair in expected} == set(table)
-        for left, right in expected:
-            row = table[ids((left, right))]
-            assert (row["left_time"], row["right_time"]) == (left and left.time, right and right.time)
-            assert row["key"] == (left or right).row["key"]
-            for name in SELECT:
-                event = left if name[0] == "l" else right
-                assert same(row[name], event and event.row[name[2:]]), (name, row)
+        assert_are_the_oracles(self.rows, self.node, meaning, self.events["l"], self.events["r"])
+
+
+def plain(rows: Batch) -> list[Row]:
+    return [{name.removeprefix("__"): value for name, value in row.items()} for row in with_times(rows)]
+
+
+def assert_are_the_oracles(
+    rows: list[Row], node: IntervalJoinNode, meaning: Any, lefts: list[Event], rights: list[Event]
+) -> None:
+    """Hold the last revisions of emitted rows against nested loops."""
+    table = {(row["left_id"], row["right_id"]): row for row in last_revisions(rows)}
+    expected = interval_join(node, lefts, rights, lambda left, right: meaning(left.row, right.row))
+    assert {ids(pair) for pair in expected} == set(table)
+    for left, right in expected:
+        row = table[ids((left, right))]
+        assert (row["left_time"], row["right_time"]) == (left and left.time, right and right.time)
+        assert row["key"] == (left or right).row["key"]
+        for name in SELECT:
+            event = left if name[0] == "l" else right
+            assert same(row[name], event and event.row[name[2:]]), (name, row)
 
 
 def ids(pair: tuple[Event | None, Event | None]) -> tuple[str | None, str | None]:
@@ -239,3 +248,66 @@ def test_i7_the_state_of_a_join_comes_back(join, left, right, order):
     joined.drain()
     stats = joined.engine.stats()
     assert (stats["join_keys"], stats["join_events"], stats["join_timers"]) == (0, 0, 0)
+
+
+class BatchJoined:
+    """The twin over all events, cut into parts: the rows of its one join."""
+
+    def __init__(self, node: IntervalJoinNode, shards: int, threads: int) -> None:
+        plan = engine_plan([], stream_plan("l"), stream_plan("r"), joins=[join_to_json(node)])
+        self.engine = BatchEngine(plan, shards, threads)
+        self.rows: list[Row] = []
+
+    def run(self, left: list[Row], right: list[Row], cuts: list[int], most: int) -> list[Row]:
+        for part, end in in_parts({"l": left, "r": right}, cuts):
+            self.engine.process(part, end)
+            while (joined := self.engine.joined(most)) is not None:
+                self.rows += plain(joined[1])
+        return self.rows
+
+
+many_cuts = st.lists(st.integers(0, 1_000), max_size=6)
+shard_counts = st.sampled_from([1, 2, 8])
+
+
+@examples(200)
+@given(
+    join=joins(),
+    left=event_lists(60, keys=keys),
+    right=event_lists(60, keys=keys),
+    cuts=many_cuts,
+    shards=shard_counts,
+    threads=st.sampled_from([1, 2]),
+    most=st.sampled_from([1, 7, 10_000]),
+    kept=st.sampled_from([1, 100_000]),
+)
+def test_i2_the_batch_twin_gives_a_join_of_all_events_and_takes_nothing_back(
+    join, left, right, cuts, shards, threads, most, kept
+):
+    """I2, I7: whatever the parts, shards, threads and how rows are taken; however many events a key has; and nothing stays."""
+    node, meaning = join
+    twin = BatchJoined(replace(node, max_events_per_key=kept), shards, threads)
+    rows = twin.run(left, right, cuts, most)
+    events = [[Event(row["ts"], row["id"], row) for row in side] for side in (left, right)]
+    assert_are_the_oracles(rows, node, meaning, *events)
+    assert not any(row["revision"] or row["withdrawn"] or row["saturated"] for row in rows)
+    assert twin.engine.held() == (0, 0)
+
+
+@examples(60)
+@given(
+    join=joins(),
+    left=event_lists(40, keys=keys),
+    right=event_lists(40, keys=keys),
+    cuts=many_cuts,
+    shards=shard_counts,
+    most=st.sampled_from([1, 10_000]),
+)
+def test_i2_which_pairs_the_batch_twin_leaves_out_at_the_limit_depends_on_no_part(
+    join, left, right, cuts, shards, most
+):
+    """I2, I7: an event brings the newest of its partners before it, as many as the limit allows."""
+    node = replace(join[0], max_pairs_per_event=2)
+    whole = BatchJoined(node, 1, 1).run(left, right, [], 10_000)
+    cut = BatchJoined(node, shards, 1).run(left, right, cuts, most)
+    assert sorted(map(repr, cut)) == sorted(map(repr, whole))

@@ -34,6 +34,13 @@ impl PyBatchEngine {
         Ok((PyBatch(done.rows), done.sessions.map(PyBatch)))
     }
 
+    /// The next rows of a join of the part processed last, about `most`, with its number in the plan; None if there are no more.
+    fn joined(&mut self, py: Python<'_>, most: usize) -> PyResult<Option<(usize, PyBatch)>> {
+        let engine = &mut self.0;
+        let joined = py.detach(|| engine.joined(most)).map_err(kernel_error)?;
+        Ok(joined.map(|(number, batch)| (number, PyBatch(batch))))
+    }
+
     fn lookback_us(&self) -> Option<i64> {
         self.0.lookback_us()
     }

@@ -60,7 +60,7 @@ class FinishedRun:
     def outputs(self) -> Iterator[tuple[str, bytes]]:
         """Yield every row and every revision that the run wrote, as (output, record)."""
         for name in ("decisions", REVISIONS):
-            for record in self._records(name):
+            for record in self.records(name):
                 yield name, record
 
     def set_aside(self, stream: str, *kinds: str) -> Iterator[pa.RecordBatch]:
@@ -105,7 +105,7 @@ class FinishedRun:
             yield batch.filter(pc.invert(pc.is_in(batch.column(column), value_set=values)))
 
     def _written(self, column: str, ids: set[Any]) -> set[Any]:
-        found = (_side_record.decode(record)[column] for record in self._records("decisions"))
+        found = (_side_record.decode(record)[column] for record in self.records("decisions"))
         return {name for name in found if name in ids}
 
     def _source(self, stream: str) -> Iterator[pa.RecordBatch]:
@@ -115,7 +115,8 @@ class FinishedRun:
         schema = self.plan.stream(stream).schema
         yield from source_events(self.plan, open_source(uri, stream=stream, schema=schema, settings=self._config.kafka))
 
-    def _records(self, output: str) -> Iterator[bytes]:
+    def records(self, output: str) -> Iterator[bytes]:
+        """Yield every record that the run wrote to an output; nothing if it went nowhere."""
         uri = self._uris.get(output)
         if uri is not None and _exists(uri):
             yield from read_records(uri, name=output, kafka=self._config.kafka)
@@ -123,7 +124,7 @@ class FinishedRun:
     def _side_values(self, output: str) -> Iterator[bytes]:
         uri = self._uris.get(output, "")
         unpack: Callable[[bytes], bytes] = _value_in_file if _is_file(uri) else bytes
-        return map(unpack, self._records(output))
+        return map(unpack, self.records(output))
 
     def uri(self, output: str) -> str | None:
         """Return where an output went; None if nowhere."""

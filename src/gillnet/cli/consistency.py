@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +24,7 @@ from gillnet.connectors.uri import open_sink, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.ports import Sink
 from gillnet.lifecycle.consistency import Consistency, Difference, first_difference
+from gillnet.lifecycle.join_consistency import JoinConsistency, JoinDifference
 from gillnet.lifecycle.repair import Repair
 from gillnet.lifecycle.repair import repair as repair_run
 from gillnet.lifecycle.verify import verify as verify_run
@@ -61,7 +64,8 @@ def verify(
     """Compare what a run emitted, after its last revisions, with the batch answer.
 
     Give the options that the run had. With --history the batch answer is over exactly the events that the run accepted; with
-    --source over what the source has, without what the run set aside. Exit code 1 if a row differs.
+    --source over what the source has, without what the run set aside. Rows of joins are compared too.
+    Exit code 1 if a row differs.
     """
     chosen = _config(config, source, history, sink, sinks, settings, models)
     plan = load_pipeline(app).plan
@@ -71,7 +75,7 @@ def verify(
         typer.echo(json.dumps(_as_json(result), indent=2))
     else:
         _print_consistency(plan, result)
-    if result.equal < result.rows:
+    if not result.agrees:
         raise typer.Exit(1)
 
 
@@ -152,6 +156,17 @@ def _print_consistency(plan: PipelinePlan, result: Consistency) -> None:
     # Written to a pipe, a line must not break in the middle.
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
     console.print(f"{plan.name}: {result.rows:,} rows of the run, after their last revision, against the batch answer")
+    console.print(_consistency_table(result))
+    if (largest := result.largest) is not None:
+        console.print(f"largest difference: {largest[1]} of {largest[0]}, by {number(largest[2])}")
+    first = first_difference(result.differences)
+    stories = [] if first is None else [_story(first)]
+    stories += [_join_story(name, join.first) for name, join in result.joins.items() if join.first is not None]
+    for line in itertools.chain.from_iterable(stories):
+        console.print(line, markup=False)
+
+
+def _consistency_table(result: Consistency) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     table.add_column()
     table.add_column(justify="right")
@@ -170,12 +185,15 @@ def _print_consistency(plan: PipelinePlan, result: Consistency) -> None:
         table.add_row(
             "left out", f"{len(result.left_out)}", f"features that follow the population: {', '.join(result.left_out)}"
         )
-    console.print(table)
-    if (largest := result.largest) is not None:
-        console.print(f"largest difference: {largest[1]} of {largest[0]}, by {number(largest[2])}")
-    if (first := first_difference(result.differences)) is not None:
-        for line in _story(first):
-            console.print(line, markup=False)
+    for name, join in result.joins.items():
+        table.add_row(name, f"{join.rows:,} rows", f"[bold]{_percent(join.share)}[/bold]{_unequal(join)}")
+    return table
+
+
+def _unequal(join: JoinConsistency) -> str:
+    """Say what is not equal, by kind."""
+    kinds = {"differing": join.differing, "missing": join.missing, "extra": join.extra}
+    return "".join(f", {count:,} {kind}" for kind, count in kinds.items() if count)
 
 
 def _percent(value: float) -> str:
@@ -206,6 +224,26 @@ def _story(difference: Difference) -> Iterator[str]:
             yield f"    {name}: {mine.get(name)} written, {theirs.get(name)} in the batch answer"
 
 
+def _join_story(name: str, difference: JoinDifference) -> Iterator[str]:
+    """Tell a joined row's history, and what it should be."""
+    left, right = ("nothing" if side is None else side for side in (difference.left_id, difference.right_id))
+    yield f"first differing row of {name}: {left} with {right}"
+    for step in difference.history[:_SHOWN_STEPS]:
+        said = "was withdrawn" if step.get("withdrawn") else f"went out: {_columns(step)}"
+        yield f"  revision {step['revision']} {said}"
+    if not difference.history:
+        yield "  the run never wrote it"
+    if difference.expected is None:
+        yield "  the batch answer does not have it"
+    else:
+        yield f"  batch answer: {_columns(difference.expected)}"
+
+
+def _columns(row: dict[str, Any]) -> str:
+    shown = {name: row[name] for name in ("key", "left_time", "right_time") if name in row} | row.get("columns", {})
+    return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
 def _scored(side: dict[str, Any]) -> str:
     return f", score {side['score']}" if "score" in side else ""
 
@@ -213,7 +251,9 @@ def _scored(side: dict[str, Any]) -> str:
 def _as_json(result: Consistency) -> dict[str, Any]:
     figures = ("rows", "equal", "share", "differing", "missing", "extra", "revised", "other_model", "left_out")
     largest = result.largest
+    joins = {name: asdict(join) | {"share": join.share} for name, join in result.joins.items()}
     return {name: getattr(result, name) for name in figures} | {
+        "joins": joins,
         "largest": largest and dict(zip(("id", "name", "difference"), largest, strict=True)),
         "first": _difference_as_json(first_difference(result.differences)),
     }

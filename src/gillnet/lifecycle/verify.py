@@ -1,14 +1,18 @@
-"""Verifying a run: its rows after their last revision against the batch answer over the same events (I2)."""
+"""Verifying a run: its rows and those of joins, after their last revision, against the batch answer over the same events (I2)."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gillnet._kernel import Batch
 from gillnet.lifecycle.consistency import Consistency, RowComparer
-from gillnet.runtimes.batch import BatchOptions, BatchRuntime
+from gillnet.lifecycle.join_consistency import JoinComparer
+from gillnet.runtimes.batch import BatchOptions, BatchPart, BatchRuntime
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
     from gillnet.app.finished import FinishedRun
     from gillnet.serving.scorers import Scorer
 
@@ -34,6 +38,16 @@ def verify(
     SourceError
         If something cannot be read, or is not of this plan.
     """
+    joins = {join.name: JoinComparer(join, partial(run.records, f"joins.{join.name}")) for join in run.plan.joins}
     parts = BatchRuntime(run.plan, options=options).run(run.accepted_events())
-    expected = (Batch.from_pyarrow(part.rows) for part in parts)
-    return RowComparer(run.plan, scorer).compare(run.outputs, expected, flagged_only=flagged_only)
+    result = RowComparer(run.plan, scorer).compare(run.outputs, _rows(parts, joins), flagged_only=flagged_only)
+    result.joins = {f"joins.{name}": comparer.result() for name, comparer in joins.items()}
+    return result
+
+
+def _rows(parts: Iterable[BatchPart], joins: Mapping[str, JoinComparer]) -> Iterator[Batch]:
+    """Yield the rows of each part, and hand those of joins to their comparers."""
+    for part in parts:
+        for name, rows in part.joined.items():
+            joins[name].expect(Batch.from_pyarrow(rows))
+        yield Batch.from_pyarrow(part.rows)

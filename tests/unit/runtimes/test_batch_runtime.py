@@ -105,6 +105,66 @@ def test_rows_in_bounds_are_those_of_the_whole():
     assert rows_of(given, bounds={"from_us": low, "to_us": high}) == whole
 
 
+JOINED = gn.Pipeline(
+    gn.Features(payments, count=card.count(over="1m")),
+    joins=[
+        gn.IntervalJoin(
+            "clicked",
+            card,
+            clicks.by("card"),
+            lower="-2s",
+            upper="1s",
+            how="full",
+            select={"amount": "payments.amount"},
+        ),
+        gn.IntervalJoin("after", card, clicks.by("card"), lower="0s", upper="300ms"),
+    ],
+)
+
+
+def joined_of(
+    given: dict[str, pa.RecordBatch], *, bounds: Any = None, **options: Any
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each join, in the order of their text."""
+    runtime = BatchRuntime(JOINED.plan, options=BatchOptions(**options))
+    found: dict[str, list[dict[str, Any]]] = {join.name: [] for join in JOINED.plan.joins}
+    for part in runtime.run({name: [batch] for name, batch in given.items()}, **(bounds or {})):
+        assert not (part.joined and part.rows.num_rows)
+        for name, rows in part.joined.items():
+            found[name] += rows.to_pylist()
+    return {name: sorted(rows, key=repr) for name, rows in found.items()}
+
+
+@pytest.mark.parametrize("options", [{"part_rows": 40}, {"memory_bytes": 4_000, "part_rows": 150, "threads": 3}])
+def test_rows_of_joins_depend_on_no_option(options, tmp_path):
+    given = events(600)
+    whole = joined_of(given, threads=1)
+    assert len(whole["clicked"]) > len(whole["after"]) > 100
+    assert joined_of(given, directory=tmp_path, **options) == whole
+
+
+def test_rows_of_joins_in_bounds_are_those_of_the_whole():
+    given = events(600)
+    low, high = (START + seconds * SECOND for seconds in (20, 40))
+
+    def times(row: dict[str, Any]) -> list[float]:
+        both = (row["__left_time"], row["__right_time"])
+        return [time.timestamp() * 1_000_000 for time in both if time is not None]
+
+    wanted = {name: [row for row in rows if max(times(row)) >= low] for name, rows in joined_of(given).items()}
+    assert joined_of(given, bounds={"from_us": low}, part_rows=90) == wanted
+    bounded = joined_of(given, bounds={"from_us": low, "to_us": high})["after"]
+    assert bounded == [row for row in wanted["after"] if max(times(row)) < high]
+    assert len(bounded) > 50
+
+
+def test_joins_may_be_left_out():
+    runtime = BatchRuntime(JOINED.plan, joins=False)
+    parts = list(runtime.run({name: [batch] for name, batch in events(50).items()}))
+    assert sum(part.rows.num_rows for part in parts) > 10
+    assert not any(part.joined for part in parts)
+
+
 def test_decisions_on_demand():
     rows = rows_of(events(300), decide=True)
     assert {row["decision"] for row in rows} == {"allow", "review"}

@@ -19,7 +19,7 @@ use serde_json::Value as Json;
 
 use super::columns::Columns;
 use super::entity::Keys;
-use super::stream::{Accepted, StreamState};
+use super::stream::StreamState;
 use super::Engine;
 use crate::arrival::watermark;
 use crate::error::{KernelError, Result};
@@ -88,9 +88,14 @@ pub struct Joins(Vec<PlannedJoin>);
 
 struct PlannedJoin {
     name: String,
+    shape: JoinShape,
+    join: IntervalJoin,
+}
+
+/// What a join takes of its streams, and what its rows look like.
+pub struct JoinShape {
     inputs: [Input; 2],
     columns: JoinColumns,
-    join: IntervalJoin,
 }
 
 /// How the events of one side are packed.
@@ -124,16 +129,20 @@ impl Joins {
     ///
     /// # Errors
     /// A batch without the columns of its stream.
-    pub fn arrive(&mut self, stream: usize, accepted: &Accepted) -> Result<()> {
-        for planned in &mut self.0 {
+    pub fn arrive(&mut self, stream: usize, batch: &RecordBatch, times: &[i64], ids: &[u128]) -> Result<()> {
+        for PlannedJoin { shape, join, .. } in &mut self.0 {
             for side in Side::BOTH {
-                let input = &planned.inputs[side as usize];
-                if input.stream == stream && accepted.len() > 0 {
-                    planned.join.arrive(input.arrivals(side, accepted)?.into_iter());
+                if shape.stream(side) == stream && batch.num_rows() > 0 {
+                    join.arrive(shape.arrivals(side, batch, times, ids)?.into_iter());
                 }
             }
         }
         Ok(())
+    }
+
+    /// Each join's shape, and the join without state.
+    pub fn into_parts(self) -> impl Iterator<Item = (JoinShape, IntervalJoin)> {
+        self.0.into_iter().map(|planned| (planned.shape, planned.join))
     }
 
     /// Sizes. Walks over all keys.
@@ -157,9 +166,9 @@ impl Engine {
     /// An expression that fails.
     pub fn joined(&mut self, most: usize) -> Result<Option<(usize, RecordBatch)>> {
         for number in 0..self.joins.0.len() {
-            let sides = [0, 1].map(|side| self.joins.0[number].inputs[side].stream);
-            let marks = marks([&self.streams[sides[0]], &self.streams[sides[1]]]);
-            if let Some(rows) = self.joins.0[number].next(most, &marks)? {
+            let PlannedJoin { shape, join, .. } = &mut self.joins.0[number];
+            let marks = marks(Side::BOTH.map(|side| &self.streams[shape.stream(side)]));
+            if let Some(rows) = shape.next(join, most, &marks)? {
                 return Ok(Some((number, rows)));
             }
         }
@@ -216,11 +225,30 @@ impl PlannedJoin {
             plan.condition.is_some(),
             limits,
         );
-        Ok(Self { name: plan.name.clone(), inputs, columns, join })
+        Ok(Self { name: plan.name.clone(), shape: JoinShape { inputs, columns }, join })
+    }
+}
+
+impl JoinShape {
+    /// The stream of a side.
+    pub fn stream(&self, side: Side) -> usize {
+        self.inputs[side as usize].stream
     }
 
-    fn next(&mut self, most: usize, marks: &Marks) -> Result<Option<RecordBatch>> {
-        let Self { inputs, columns, join, .. } = self;
+    /// Events of a side's stream, as the join takes them.
+    ///
+    /// # Errors
+    /// A batch without the columns of its stream.
+    pub fn arrivals(&self, side: Side, batch: &RecordBatch, times: &[i64], ids: &[u128]) -> Result<Vec<Arrival>> {
+        self.inputs[side as usize].arrivals(side, batch, times, ids)
+    }
+
+    /// The next rows of a join of this shape, about `most`; none when there are no more for now.
+    ///
+    /// # Errors
+    /// An expression that fails.
+    pub fn next(&self, join: &mut IntervalJoin, most: usize, marks: &Marks) -> Result<Option<RecordBatch>> {
+        let Self { inputs, columns } = self;
         let rows = join.next(most, marks, |pairs| columns.meet(inputs, pairs))?;
         if rows.is_empty() {
             return Ok(None);
@@ -268,17 +296,16 @@ impl Input {
         Ok(*stream.schema.field_with_name(&self.key)?.data_type() == DataType::Int64)
     }
 
-    fn arrivals(&self, side: Side, accepted: &Accepted) -> Result<Vec<Arrival>> {
-        let batch = accepted.batch.project(&self.kept)?;
-        let packed = self.rows.convert_columns(batch.columns())?;
-        let keys = Keys::of(&accepted.batch, Some(&self.key))?;
+    fn arrivals(&self, side: Side, batch: &RecordBatch, times: &[i64], ids: &[u128]) -> Result<Vec<Arrival>> {
+        let packed = self.rows.convert_columns(batch.project(&self.kept)?.columns())?;
+        let keys = Keys::of(batch, Some(&self.key))?;
         let arrival = |i: usize| Arrival {
             side,
-            order: (accepted.times[i], accepted.ids[i]),
+            order: (times[i], ids[i]),
             key: keys.get(i).map(CompactString::from),
             payload: Payload::from(packed.row(i).as_ref()),
         };
-        Ok((0..accepted.len()).map(arrival).collect())
+        Ok((0..batch.num_rows()).map(arrival).collect())
     }
 
     /// The columns that were kept, of some events; null where there is none.

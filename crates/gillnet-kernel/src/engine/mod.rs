@@ -224,7 +224,7 @@ impl Engine {
     ) -> Result<Processed> {
         let number = self.stream_number(stream)?;
         let accepted = self.streams[number].accept(batch, partitions, arrival)?;
-        self.joins.arrive(number, &accepted)?;
+        self.joins.arrive(number, &accepted.batch, &accepted.times, &accepted.ids)?;
         let rows = if number == self.root && self.pending.is_none() {
             Some(self.root_rows(&accepted, arrival)?)
         } else if number == self.root {

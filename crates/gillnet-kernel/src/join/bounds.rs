@@ -36,6 +36,11 @@ impl Bounds {
         }
     }
 
+    /// How far from an event its partners lie at the most.
+    pub fn reach_us(&self) -> i64 {
+        self.lower.saturating_abs().max(self.upper.saturating_abs())
+    }
+
     /// Before which event time an event of `side` has no partner at `mark` or later; `i64::MIN` where nothing is known.
     pub fn horizon(&self, side: Side, mark: i64) -> i64 {
         match (side, mark) {

@@ -146,6 +146,17 @@ impl IntervalJoin {
         }
     }
 
+    /// The same join without state, for events that arrive in order: it keeps those within the bounds, however many a key has.
+    pub fn for_sorted(&self) -> Self {
+        let limits = Limits { events_per_key: usize::MAX, ..self.limits };
+        Self::new(self.bounds, self.outer, self.conditional, limits)
+    }
+
+    /// How far from an event its partners lie at the most.
+    pub fn reach_us(&self) -> i64 {
+        self.bounds.reach_us()
+    }
+
     /// Events arrive; [`Self::next`] looks at them, in this order.
     pub fn arrive(&mut self, arrivals: impl Iterator<Item = Arrival>) {
         self.inbox.extend(arrivals);

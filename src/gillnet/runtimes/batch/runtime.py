@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from gillnet.serving.scorers import Scorer
 
 _BEGINNING = -(2**63)
+JOINED_AT_ONCE = 65_536
+"""Rows of a join in one part, or somewhat more."""
+_TIMES_OF_JOINS = ("__left_time", "__right_time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +60,23 @@ class BatchOptions:
 
 @dataclass(frozen=True, slots=True)
 class BatchPart:
-    """Rows of a span of event time, in the order of (time, id), and the sessions that closed, in the order of their ends.
+    """Rows of a span of event time, in the order of (time, id), the sessions that closed, in the order of their ends, and joins' rows.
 
     Columns of rows: the root stream's, the features, ``__feature_states``, for sessions ``__session_start``, further columns of
     the events as they came (such as ``__arrival_time``), and with scores ``score``, ``__score``, ``decision`` and ``reasons``.
+
+    Attributes
+    ----------
+    joined
+        By join, the pairs whose later event is of the span, and the events of outer sides that had no partner up to its end and
+        can find none after it; in no order that means anything. Columns: ``__key``, ``__left_id``, ``__left_time``, ``__right_id``,
+        ``__right_time``, the join's own, and ``__revision``, ``__withdrawn``, ``__saturated``, which say nothing here. A span
+        may have many pairs: they come in parts of their own, whose ``rows`` are empty.
     """
 
     rows: pa.RecordBatch
     sessions: pa.RecordBatch | None
+    joined: Mapping[str, pa.RecordBatch] = field(default_factory=dict)
 
 
 class BatchRuntime:
@@ -78,6 +90,8 @@ class BatchRuntime:
         The model's scorer, where rows shall have scores.
     decide
         Add decisions and reasons by the plan's policy; with a model this needs the scorer.
+    joins
+        Work the plan's joins out too.
     options
         How the machine is used.
 
@@ -99,8 +113,9 @@ class BatchRuntime:
     (4 + input columns) each). Not the whole input: events beyond ``memory_bytes`` are on disk.
 
     What differs from a live run's last revisions: nothing is late, so no row is stale; baselines and keys over their limit
-    are as `gillnet._kernel.BatchEngine` says; an id that comes again counts as a repetition however much later that is, while a
-    live run remembers ids for the allowed lateness only.
+    are as `gillnet._kernel.BatchEngine` says; a join's key keeps all events within its bounds, and no row of it is withdrawn; an id
+    that comes again counts as a repetition however much later that is, while a live run remembers ids for the allowed
+    lateness only.
 
     Examples
     --------
@@ -119,9 +134,10 @@ class BatchRuntime:
         *,
         scorer: Scorer | None = None,
         decide: bool = False,
+        joins: bool = True,
         options: BatchOptions | None = None,
     ) -> None:
-        self.plan = plan
+        self.plan = plan if joins else replace(plan, joins=())
         self.options = options or BatchOptions()
         self.repeated: dict[str, int] = {}
         self._scoring = RowScoring(plan, scorer, decide=decide)
@@ -149,7 +165,8 @@ class BatchRuntime:
         Yields
         ------
         BatchPart
-            In the order of event time. Sessions are those of the events before ``to_us``, where their start is in the bounds.
+            In the order of event time. Sessions and joins are those of the events before ``to_us``: sessions whose start is in
+            the bounds, and rows of joins whose later event is.
         """
         engine = self._engine()
         reach = engine.lookback_us()
@@ -161,7 +178,10 @@ class BatchRuntime:
             )
             for part, until in _prefetched(sorters, [*points, None]):
                 rows, sessions = engine.process(part, until)
-                yield self._part(rows, sessions, from_us)
+                answer = self._part(rows, sessions, from_us)
+                yield answer
+                for joined in self._joined(engine, from_us):
+                    yield BatchPart(answer.rows.slice(0, 0), None, joined)
 
     def _engine(self) -> BatchEngine:
         try:
@@ -198,6 +218,15 @@ class BatchRuntime:
         if closed is not None and from_us is not None:
             closed = closed.filter(pc.greater_equal(closed.column("session_start"), instant(from_us)))
         return BatchPart(scored, closed)
+
+    def _joined(self, engine: BatchEngine, from_us: int | None) -> Iterator[dict[str, pa.RecordBatch]]:
+        while (joined := engine.joined(JOINED_AT_ONCE)) is not None:
+            number, rows = joined[0], joined[1].to_pyarrow()
+            if from_us is not None:
+                within_bounds = [pc.greater_equal(rows.column(name), instant(from_us)) for name in _TIMES_OF_JOINS]
+                rows = rows.filter(pc.or_kleene(*within_bounds))
+            if rows.num_rows:
+                yield {self.plan.joins[number].name: rows}
 
 
 def _prefetched(

@@ -33,7 +33,7 @@ class JoinStage:
     def __init__(self, plan: PipelinePlan, outputs: Outputs) -> None:
         self._outputs = outputs
         self._names = [f"joins.{join.name}" for join in plan.joins]
-        self._encoders = [EncodeOperator(_fields(join), omit_nulls=True) for join in plan.joins]
+        self._encoders = [join_encoder(join) for join in plan.joins]
 
     def write(self, join: int, rows: Batch) -> None:
         """Write rows of join number ``join`` of the plan."""
@@ -42,8 +42,9 @@ class JoinStage:
             self._outputs.write(name, self._encoders[join].encode(rows), record_keys(rows, _KEY))
 
 
-def _fields(join: IntervalJoinNode) -> list[OutputField]:
+def join_encoder(join: IntervalJoinNode) -> EncodeOperator:
+    """Return what writes a join's rows as JSON."""
     columns = GroupField("columns", tuple(ColumnField(column.name) for column in join.select))
     head: list[OutputField] = [ColumnField(name, f"__{name}") for name in _HEAD]
     flags = [ColumnField(name, f"__{name}") for name in ("revision", "withdrawn", "saturated")]
-    return [*head, *((columns,) if join.select else ()), *flags]
+    return EncodeOperator([*head, *((columns,) if join.select else ()), *flags], omit_nulls=True)

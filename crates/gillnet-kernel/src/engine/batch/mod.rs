@@ -8,12 +8,15 @@
 //! 3. gather: values go back to the order of rows
 //! 4. sessions that no event can extend any more close; baselines count them
 //! 5. row expressions and baselines, in the plan's order
+//! 6. rows of joins, which the caller takes: [`BatchEngine::joined`]
 //!
 //! Rows are those of the live engine after their last revision, bit for bit, whatever the parts, shards and threads. Two things
 //! are the twin's own. A baseline live depends on when watermarks moved; here a reading at time t counts the sessions, as they
 //! are in the end, that closed in whole steps before t's own. And a key over `max_events_per_key` drops its oldest events
 //! at its own turn, when all later ones are still to come: rows say `saturated` from the same limit, but not always the same rows.
+//! A join's key loses no event here: what it keeps is bounded by the part and the join's bounds.
 
+mod joins;
 mod parallel;
 mod shard;
 mod sorting;
@@ -24,6 +27,7 @@ use hashbrown::DefaultHashBuilder;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use self::joins::BatchJoins;
 use self::parallel::in_parallel;
 use self::shard::{arrive, look_up, Lookup, ShardReadings};
 pub use self::sorting::{sort_events, SEQUENCE};
@@ -54,6 +58,7 @@ pub struct BatchEngine {
     /// The population's: baselines, and what closed sessions look like.
     sessions: Option<Sessions>,
     patterns: Patterns,
+    joins: BatchJoins,
     shards: Vec<Shard>,
     threads: usize,
     /// Places keys on shards; never decides a value.
@@ -97,18 +102,20 @@ impl BatchEngine {
     pub fn new(plan: &Plan, shards: usize, threads: usize) -> Result<Self> {
         // A row at its own turn sees everything: it neither waits nor is revised.
         let plan = Plan { revisions: false, emission: EmissionPlan::OnArrival, ..plan.clone() };
-        let Engine { root, streams, features, sessions, mut patterns, .. } = Engine::new(&plan)?;
+        let Engine { root, streams, features, sessions, mut patterns, joins, .. } = Engine::new(&plan)?;
         patterns.silence();
+        let joins = BatchJoins::new(joins, shards.max(1));
+        let of_shards = Plan { joins: Vec::new(), ..plan };
         let shards = (0..shards.max(1))
             .map(|_| {
-                let Engine { entities, mut sessions, .. } = Engine::new(&plan)?;
+                let Engine { entities, mut sessions, .. } = Engine::new(&of_shards)?;
                 sessions.iter_mut().for_each(Sessions::without_baselines);
                 Ok(Shard { entities, sessions })
             })
             .collect::<Result<Vec<_>>>()?;
         let hasher = DefaultHashBuilder::default();
         let threads = threads.max(1);
-        Ok(Self { root, streams, features, sessions, patterns, shards, threads, hasher, until: i64::MIN })
+        Ok(Self { root, streams, features, sessions, patterns, joins, shards, threads, hasher, until: i64::MIN })
     }
 
     /// How far back of a row events of any stream can change it; none where that is by a session, whose beginning may lie
@@ -119,7 +126,8 @@ impl BatchEngine {
         }
         let reach = self.shards[0].entities.iter().map(|entity| entity.store.layout().influence_us(usize::MAX));
         let of_patterns = self.patterns.iter().map(|pattern| pattern.influence_us().unwrap_or(i64::MAX));
-        Some(reach.chain(of_patterns).max().unwrap_or(0)).filter(|&reach| reach != i64::MAX)
+        let reach = reach.chain(of_patterns).chain([self.joins.lookback_us()]);
+        Some(reach.max().unwrap_or(0)).filter(|&reach| reach != i64::MAX)
     }
 
     /// The rows of the next part: of every event before `until` that was not handed in yet. Streams without events may be left out.
@@ -128,6 +136,7 @@ impl BatchEngine {
     /// An unknown stream, a batch without its columns, or one that is not sorted or outside its part.
     pub fn process(&mut self, part: &[(String, RecordBatch)], until: i64) -> Result<Part> {
         let events = self.take(part, until)?;
+        self.joins.arrive(&events, &self.hasher, self.threads)?;
         let read = self.read(&events)?;
         let sessions = self.close_sessions(until)?;
         let patterns = self.read_patterns(&events)?;
@@ -137,10 +146,19 @@ impl BatchEngine {
         Ok(Part { rows, sessions })
     }
 
-    /// Keys and events held.
+    /// The next rows of a join of the part that was processed last, about `most`, with its number in the plan; none if there are no
+    /// more. Take all of them before the next part: what is not taken is held.
+    ///
+    /// # Errors
+    /// An expression that fails.
+    pub fn joined(&mut self, most: usize) -> Result<Option<(usize, RecordBatch)>> {
+        self.joins.joined(most, self.until, self.threads)
+    }
+
+    /// Keys and events held, of joins too.
     pub fn held(&self) -> (usize, usize) {
         let entities = self.shards.iter().flat_map(|shard| &shard.entities);
-        entities.fold((0, 0), |(keys, events), e| (keys + e.store.len(), events + e.store.events()))
+        entities.fold(self.joins.held(), |(keys, events), e| (keys + e.store.len(), events + e.store.events()))
     }
 
     /// Hold a part against what was promised of it.

@@ -28,7 +28,7 @@ impl Joins {
     pub fn write_state(&self, out: &mut ByteWriter) -> Result<()> {
         for planned in &self.0 {
             for side in Side::BOTH {
-                planned.inputs[side as usize].write_payloads(planned.join.payloads(side), out)?;
+                planned.shape.inputs[side as usize].write_payloads(planned.join.payloads(side), out)?;
             }
             planned.join.write_state(out);
         }
@@ -41,7 +41,7 @@ impl Joins {
     /// Bytes that are no joins'.
     pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
         for planned in &mut self.0 {
-            let [left, right] = &planned.inputs;
+            let [left, right] = &planned.shape.inputs;
             let payloads = [left.read_payloads(from)?, right.read_payloads(from)?];
             planned.join.read_state(from, payloads)?;
         }
