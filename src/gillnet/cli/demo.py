@@ -17,6 +17,7 @@ from gillnet.cli.demo_plain import DemoLines
 from gillnet.cli.demo_report import Judged
 from gillnet.cli.demo_run import Outcome, StageRun
 from gillnet.cli.demo_stages import LEAST_SECONDS, Stage, demo_stages
+from gillnet.cli.demo_story_text import StoriesPanel
 from gillnet.cli.live import RunPage, live_page, repeating
 from gillnet.cli.logs import log_lines
 from gillnet.cli.signals import stop_on_signals
@@ -36,7 +37,8 @@ def demo(
 ) -> None:
     """Show bots and payment fraud caught live, on simulated streams, in about a minute.
 
-    Scenario 1 flags bot sessions among website clicks while they run; scenario 2 scores card payments in flight.
+    Scenario 1 flags bot sessions among website clicks while they run; scenario 2 scores card payments in flight, revises
+    what late data changes, and finds failed logins that end in a password reset before a payment.
     In the end both are held against the simulator's labels. Ctrl-C stops early.
     """
     log_lines()
@@ -82,6 +84,7 @@ def _run(stage: Stage, number: int, servers: str | None, stop: threading.Event, 
         tap=run.tap if stage.plan.sessions is not None else None,
         title=f"{number} of 2: {stage.name}",
         state=lambda: run.state,
+        more=None if run.stories is None else StoriesPanel(run.stories, stage.plan),
     )
     try:
         with live_page(console, page, page.messages):

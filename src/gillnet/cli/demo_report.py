@@ -13,6 +13,7 @@ from rich.text import Text
 
 from gillnet.cli import render
 from gillnet.cli.demo_run import Outcome
+from gillnet.cli.demo_story_text import late_text, sequence_text
 from gillnet.cli.demo_verdict import BotsVerdict, PaymentsVerdict, judge_bots, judge_payments
 from gillnet.cli.numbers import count, money, share
 from gillnet.cli.words import ReasonWords, milliseconds
@@ -79,12 +80,27 @@ def _facts(judged: Judged) -> list[tuple[str, RenderableType]]:
     ]
     if isinstance(verdict, PaymentsVerdict):
         facts.append(("money", _money(verdict)))
+        facts += _stories(outcome)
     else:
         facts.append(("how early", _how_early(verdict)))
     if outcome.topics:
         filled = (f"{name} {records:,}" for name, records in outcome.topics.items() if records)
         facts.append(("topics", Text(" · ".join(filled))))
     return facts
+
+
+def _stories(outcome: Outcome) -> list[tuple[str, RenderableType]]:
+    stories = outcome.stories
+    if stories is None:
+        return []
+    late, sequence = stories.late(), stories.sequence()
+    rows = Text(f"{count(stories.revised, 'row')} revised while live, {stories.flipped:,} of them decided anew")
+    found = Text(f"{stories.matched:,} of failed logins and a password reset while live")
+    if late is not None:
+        rows.append("; ").append_text(late_text(late, ReasonWords(outcome.stage.plan)))
+    if sequence is not None:
+        found.append("; ").append_text(sequence_text(sequence))
+    return [("late data", rows), ("sequences", found)]
 
 
 def _records(outcome: Outcome) -> Text:
@@ -235,6 +251,10 @@ def next_steps(*, kafka: bool) -> Text:
     """Return commands to try next."""
     steps = [
         ("the pipeline that you saw: features, model, policy", "gillnet explain payments"),
+        (
+            "your own data: does live equal the batch answer, what would late data have decided, how late is it",
+            "gillnet verify --help; gillnet repair --help; gillnet lateness --help",
+        ),
         (
             "run it on a simulated stream, decisions and side outputs into files",
             "gillnet run payments --sinks out \\\n"

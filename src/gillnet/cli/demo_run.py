@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from gillnet.app import RunConfig, build_runtime, choose_model_scorer
 from gillnet.cli.demo_feed import StageFeed
 from gillnet.cli.demo_stages import Stage
+from gillnet.cli.demo_stories import EventTimeStories, ListeningSink
 from gillnet.cli.monitor import RowTap, RunMonitor
 from gillnet.core.errors import GillnetError
 from gillnet.core.ports import Sink
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import Histogram, RunMetrics
-from gillnet.runtimes.embedded import Alert, EmbeddedRuntime, Outputs
+from gillnet.runtimes.embedded import Alert, EmbeddedRuntime, Outputs, RuntimeOptions
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,6 +27,8 @@ _WRITE_RECORDS = 1_000
 _WRITER_WAIT_S = 0.02
 _WRITER_END_S = 30.0
 _TURN_S = 0.0005
+_REVISION_INTERVAL_S = 0.1
+"""A stage goes through half an hour of event time in a second: looked at as often as usual, rows would change twice at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,8 @@ class Outcome:
         Whether the stage ran to its end.
     topics
         Records in each Kafka topic at the end; empty without Kafka.
+    stories
+        What late data and sequences did; None for bots.
     """
 
     stage: Stage
@@ -59,6 +64,7 @@ class Outcome:
     alerts: list[Alert]
     complete: bool
     topics: Mapping[str, int]
+    stories: EventTimeStories | None = None
 
 
 class StageRun:
@@ -83,6 +89,7 @@ class StageRun:
         self.monitor = RunMonitor(stage.plan, latency=self.latency_ms, clock=clock)
         self.tap = RowTap()
         self.feed = StageFeed(stage, clock=clock)
+        self.stories = EventTimeStories(stage.plan, self.feed) if stage.kind == "payments" else None
         self._servers = bootstrap_servers
         self._clock = clock or SystemClock()
         self._runtime: EmbeddedRuntime | None = None
@@ -143,6 +150,7 @@ class StageRun:
             alerts=self._alerts,
             complete=self._complete,
             topics={} if self._servers is None else _topic_records(self.stage, self._servers),
+            stories=self.stories,
         )
 
     def _embedded(self) -> EmbeddedRuntime:
@@ -151,8 +159,9 @@ class StageRun:
             plan,
             sources=self.feed.sources,
             # Rows are written, to nowhere: a decision that nobody could read would be no decision.
-            outputs=Outputs(lambda name: self.tap if name == "decisions" else None),
+            outputs=Outputs(lambda name: self._tapped(name, None)),
             scorer=choose_model_scorer(plan, None),
+            options=_options(),
             on_alerts=self._on_alerts,
             on_turn=self._on_turn,
         )
@@ -166,16 +175,21 @@ class StageRun:
         config = RunConfig(
             sources={name: f"kafka://{servers}/{topic}" for name, topic in topics.items()},
             default_sink=f"kafka://{servers}/{_topic(self.stage, '{name}')}",
+            options=_options(),
         )
         return build_runtime(
             self.stage.pipeline, config, on_alerts=self._on_alerts, on_turn=self._on_turn, wrap_sink=self._tapped
         )
 
     def _tapped(self, name: str, sink: Sink | None) -> Sink | None:
-        if name != "decisions":
-            return sink
-        self.tap = RowTap(sink)
-        return self.tap
+        if name == "decisions":
+            self.tap = RowTap(sink)
+            return self.tap
+        if self.stories is not None and name == "decisions.revisions":
+            return ListeningSink(sink, self.stories.revisions_written)
+        if self.stories is not None and name == "matches":
+            return ListeningSink(sink, self.stories.matches_written)
+        return sink
 
     # On the loop's thread
 
@@ -183,6 +197,8 @@ class StageRun:
         if self.feed.live:
             self._alerts.extend(alerts)
             self.monitor.on_alerts(alerts)
+            if self.stories is not None:
+                self.stories.on_alerts(alerts)
 
     def _on_turn(self) -> None:
         self.monitor.on_turn()
@@ -215,6 +231,10 @@ class StageRun:
     def _read(self, stream: str) -> int:
         assert self._runtime is not None
         return self._runtime.metrics.stream(stream).read
+
+
+def _options() -> RuntimeOptions:
+    return RuntimeOptions(revision_interval_s=_REVISION_INTERVAL_S)
 
 
 @contextlib.contextmanager

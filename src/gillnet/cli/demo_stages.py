@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from gillnet.api.expressions import col
+from gillnet.api.features import Features
+from gillnet.api.patterns import seq, step
 from gillnet.api.pipeline import Pipeline
+from gillnet.api.stream import Stream
 from gillnet.app import load_pipeline
 from gillnet.core.time import DAY, HOUR, SECOND
 from gillnet.plan.nodes import PipelinePlan
+from gillnet.scenarios import payments as scenario
 from gillnet.simulator import Simulation, SimulationConfig
+from gillnet.simulator.schemas import CLICK_SCHEMA, PAYMENT_SCHEMA
 
 Kind = Literal["bots", "payments"]
 
@@ -23,6 +29,9 @@ _BOTS_SHARE = 0.45
 _BOTS_SPEED, _PAYMENTS_SPEED = 600, 1_440
 _ROAD = SimulationConfig(late_share=0.002, duplicate_share=0.002, malformed_share=0.001, disorder_s=2.0)
 """What happens to records on their way, so that there is something to account for."""
+
+_LATE_PAYMENTS = 0.05
+"""Late events that change a decision are rare; with so many there is one in most runs, and a score that moves in every one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,15 +101,20 @@ def bots_stage(*, seed: int, seconds: float) -> Stage:
         bot_difficulty=1.2,
         payments_per_day=20_000,
     )
-    return _stage("bots", "bot sessions, flagged while they run", config, warm_us, rate=1_600, seconds=seconds)
+    pipeline = load_pipeline("gillnet.scenarios.bots")
+    return _stage("bots", "bot sessions, flagged while they run", pipeline, config, warm_us, 1_600, seconds)
 
 
 def payments_stage(*, seed: int, seconds: float) -> Stage:
-    """Return scenario 2: payments scored in flight, of a population like the one that the model was trained on."""
+    """Return scenario 2: payments scored in flight, of a population like the one that the model was trained on.
+
+    Beside the scenario's features it looks for a sequence in the clicks; see `with_takeovers`.
+    """
     warm_us = 4 * DAY
     config = replace(
         _ROAD,
         seed=seed,
+        late_share=_LATE_PAYMENTS,
         duration=_duration(warm_us, _PAYMENTS_SPEED * seconds),
         cards=8_000,
         merchants=800,
@@ -108,15 +122,42 @@ def payments_stage(*, seed: int, seconds: float) -> Stage:
         sessions_per_day=4_000,
         bots_per_day=40,
     )
-    return _stage("payments", "card payments, scored in flight", config, warm_us, rate=500, seconds=seconds)
+    return _stage("payments", "card payments, scored in flight", with_takeovers(), config, warm_us, 500, seconds)
 
 
-def _stage(kind: Kind, title: str, config: SimulationConfig, warm_us: int, *, rate: float, seconds: float) -> Stage:
+def with_takeovers() -> Pipeline:
+    """Return scenario 2 with one feature more: whether failed logins ended in a password reset before the payment.
+
+    Model and policy are the scenario's and do not read it, so that every score and decision is the scenario's own.
+    """
+    payments = Stream("payments", schema=PAYMENT_SCHEMA, id="tx_id", event_time="ts")
+    clicks = Stream("clicks", schema=CLICK_SCHEMA, id="click_id", event_time="ts")
+    features = {
+        **scenario.payment_features(payments),
+        **scenario.comparisons(),
+        **scenario.account_features(clicks),
+    }
+    failed = step("failed_login", where=col("event") == "login_failed")
+    reset = step("password_reset", where=col("event") == "password_reset")
+    taken_over = clicks.by("user_id").pattern(seq(failed.one_or_more(), reset), within="15m", over="2h")
+    model = scenario.pipeline.plan.model
+    return Pipeline(
+        Features(payments, **features, account_reset=taken_over.at("user_id")),
+        name=scenario.pipeline.plan.name,
+        model=scenario.MODEL,
+        model_features=None if model is None else [name for name, _ in model.features],
+        policy=scenario.policy(clicks=True),
+    )
+
+
+def _stage(
+    kind: Kind, title: str, pipeline: Pipeline, config: SimulationConfig, warm_us: int, rate: float, seconds: float
+) -> Stage:
     return Stage(
         kind=kind,
         name=title.partition(",")[0],
         title=title,
-        pipeline=load_pipeline(f"gillnet.scenarios.{kind}"),
+        pipeline=pipeline,
         simulation=Simulation(config),
         warm_us=warm_us,
         rate=rate,

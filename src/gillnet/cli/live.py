@@ -40,6 +40,8 @@ class RunPage:
         Stands on top; by default the pipeline's name.
     state
         Says what the run does at this moment.
+    more
+        Draws one more panel above the alerts, for a width and the rows that are free, and says how high it is.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class RunPage:
         tap: RowTap | None = None,
         title: str | None = None,
         state: Callable[[], str] = lambda: "running",
+        more: Callable[[int, int], tuple[RenderableType, int]] | None = None,
     ) -> None:
         self._monitor = monitor
         self._tap = tap
         self._plan = monitor.plan
         self._title = title or self._plan.name
         self._state = state
+        self._more = more
         self._words = ReasonWords(self._plan)
         self._event_time = self._plan.stream(self._plan.root).event_time
         self._alerts: deque[render.AlertLine] = deque(maxlen=_KEPT_ALERTS)
@@ -77,6 +81,10 @@ class RunPage:
         if self.messages:
             parts.append(Layout(render.messages_text(list(self.messages)), size=len(self.messages)))
             used += len(self.messages)
+        if self._more is not None:
+            panel, size = self._more(width, height - used)
+            parts.append(Layout(panel, size=size))
+            used += size
         page.split_column(*parts, *self._lists(view, width, height - used))
         return page
 
