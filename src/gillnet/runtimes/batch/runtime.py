@@ -200,7 +200,9 @@ class BatchRuntime:
         _check_streams(self.plan, events)
         room = self.options.memory_bytes // len(self.plan.streams)
         sorters = {
-            stream.name: EventSorter(stream, directory, memory_bytes=room, from_us=first_us, to_us=to_us)
+            stream.name: EventSorter(
+                stream, directory, memory_bytes=room, threads=self._threads, from_us=first_us, to_us=to_us
+            )
             for stream in self.plan.streams
         }
         for name, sorter in sorters.items():

@@ -65,6 +65,8 @@ class EventSorter:
         Where runs go that do not fit.
     memory_bytes
         Events held before they become a run.
+    threads
+        Used to find repeated ids.
     from_us, to_us
         Bounds of the event times that are kept; None for none.
 
@@ -80,6 +82,7 @@ class EventSorter:
         directory: Path,
         *,
         memory_bytes: int,
+        threads: int = 1,
         from_us: int | None = None,
         to_us: int | None = None,
     ) -> None:
@@ -87,7 +90,7 @@ class EventSorter:
         self._directory = directory
         self._memory_bytes = memory_bytes
         self._bounds = (from_us, to_us)
-        self._ids = RepeatedIds(directory, stream.name)
+        self._ids = RepeatedIds(directory, stream.name, threads=threads)
         self._gathered: list[pa.RecordBatch] = []
         self._gathered_bytes = 0
         self._events = 0

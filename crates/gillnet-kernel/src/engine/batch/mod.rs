@@ -18,6 +18,7 @@
 
 mod joins;
 mod parallel;
+mod repeats;
 mod shard;
 mod sorting;
 
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use self::joins::BatchJoins;
 use self::parallel::in_parallel;
+pub use self::repeats::{RepeatedIds, BUCKETS};
 use self::shard::{arrive, look_up, Lookup, ShardReadings};
 pub use self::sorting::{sort_events, SEQUENCE};
 use super::columns::Columns;
