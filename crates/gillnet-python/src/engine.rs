@@ -39,6 +39,10 @@ impl PyEngine {
         Ok(PyBytes::new(py, &bytes))
     }
 
+    fn resume(&mut self, now_us: i64) {
+        self.0.resume(now_us);
+    }
+
     fn set_replaying(&mut self, replaying: bool) {
         self.0.set_replaying(replaying);
     }

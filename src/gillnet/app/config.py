@@ -3,6 +3,7 @@
 ```toml
 models = "models"                        # the model registry
 history = "history"                      # every accepted event, as Parquet
+checkpoints = "checkpoints"              # from which a run goes on after it ended; or s3://bucket/path
 
 [sources]
 payments = "kafka://broker:9093/payments?group=fraud"
@@ -37,8 +38,8 @@ from gillnet.runtimes.embedded import RuntimeOptions
 
 DEFAULT_FILE = "gillnet.toml"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_SECTIONS = ("sources", "sinks", "kafka", "options", "models", "history")
-_PATHS = ("models", "history")
+_SECTIONS = ("sources", "sinks", "kafka", "options", "models", "history", "checkpoints")
+_PATHS = ("models", "history", "checkpoints")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,8 @@ class RunConfig:
         The model registry's directory; None for the packaged models only.
     history
         Where accepted events are kept as Parquet; None for nowhere.
+    checkpoints
+        Where checkpoints are kept, a directory or a URI; None for state that ends with the run.
     options
         How the run behaves.
     """
@@ -69,6 +72,7 @@ class RunConfig:
     kafka: Mapping[str, str] = field(default_factory=dict, repr=False)
     models: Path | None = None
     history: Path | None = None
+    checkpoints: str | None = None
     options: RuntimeOptions = field(default_factory=RuntimeOptions)
 
     def changed(
@@ -80,6 +84,7 @@ class RunConfig:
         default_sink: str | None = None,
         models: Path | None = None,
         history: Path | None = None,
+        checkpoints: str | None = None,
     ) -> RunConfig:
         """Return the configuration with what the command line says.
 
@@ -114,6 +119,7 @@ class RunConfig:
             default_sink=default_sink or self.default_sink,
             models=models or self.models,
             history=history or self.history,
+            checkpoints=checkpoints or self.checkpoints,
             options=_options(self.options, sections["options"], what="--set"),
         )
 
@@ -160,6 +166,7 @@ def _from_toml(content: Mapping[str, Any], path: Path) -> RunConfig:
         kafka=_texts(_flat(content.get("kafka", {})), what=f"{path}: [kafka]"),
         models=_directory(content, "models", path),
         history=_directory(content, "history", path),
+        checkpoints=_place(content, "checkpoints", path),
         options=_options(RuntimeOptions(), content.get("options", {}), what=f"{path}: [options]"),
     )
 
@@ -170,6 +177,15 @@ def _directory(content: Mapping[str, Any], key: str, path: Path) -> Path | None:
         raise ConfigurationError(f'{path}: {key} is a directory\'s name, such as {key} = "{key}".')
     # Beside the file, so that it means the same from wherever the run is started.
     return None if name is None else path.parent / name
+
+
+def _place(content: Mapping[str, Any], key: str, path: Path) -> str | None:
+    """Return a directory, or a URI as it is."""
+    name = content.get(key)
+    if isinstance(name, str) and "://" in name:
+        return _expanded(name, what=f"{path}: {key}")
+    directory = _directory(content, key, path)
+    return None if directory is None else str(directory)
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -249,6 +265,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "turn": ("turn_ms", _milliseconds),
     "max_batch_records": ("max_batch_records", _whole),
     "commit_interval": ("commit_interval_s", _seconds),
+    "checkpoint_interval": ("checkpoint_interval_s", _seconds),
     "revision_interval": ("revision_interval_s", _seconds),
     "emit": ("emit", _emit),
     "detail": ("detail", _detail),

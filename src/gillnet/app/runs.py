@@ -16,9 +16,10 @@ from gillnet.core.naming import nearest
 from gillnet.core.ports import Sink, Source
 from gillnet.core.time import SystemClock
 from gillnet.plan.nodes import PipelinePlan
-from gillnet.runtimes.embedded import Alert, EmbeddedRuntime, Outputs
+from gillnet.runtimes.embedded import Alert, Checkpoints, EmbeddedRuntime, Outputs
 from gillnet.serving import ModelRegistry, Scorer, check_signature, choose_scorer
 from gillnet.simulator.streams import STREAMS
+from gillnet.state import CheckpointStore
 from gillnet.stores.history import HistoryWriter
 
 WrapSink = Callable[[str, Sink | None], Sink | None]
@@ -73,16 +74,50 @@ def build_runtime(
     outputs = Outputs(open_output)
     for name in at_start:
         outputs.wanted(name)
+    checkpoints = None if config.checkpoints is None else open_checkpoints(config)
     return EmbeddedRuntime(
         plan,
         sources=open_sources(plan, config),
         outputs=outputs,
         scorer=scorer,
         options=config.options,
-        history=None if config.history is None else HistoryWriter(config.history, run=SystemClock().now_us()),
+        history=open_history(config, checkpoints),
+        checkpoints=checkpoints,
         on_alerts=on_alerts,
         on_turn=on_turn,
     )
+
+
+def open_checkpoints(config: RunConfig) -> Checkpoints:
+    """Become the owner of the place of checkpoints, and find the one to go on from.
+
+    Raises
+    ------
+    ConfigurationError
+        If the place is wrong.
+    StateError
+        If it cannot be read or written, or none of its checkpoints is whole.
+    """
+    assert config.checkpoints is not None
+    return Checkpoints(CheckpointStore(config.checkpoints), interval_s=config.options.checkpoint_interval_s)
+
+
+def open_history(config: RunConfig, checkpoints: Checkpoints | None) -> HistoryWriter | None:
+    """Open the history, if one is kept; from a checkpoint on it goes on as the same run, without what will be read again.
+
+    Raises
+    ------
+    SinkError
+        If it cannot be written.
+    """
+    if config.history is None:
+        return None
+    if checkpoints is None or checkpoints.restored is None:
+        started_us = SystemClock().now_us() if checkpoints is None else checkpoints.started_us
+        return HistoryWriter(config.history, run=started_us)
+    history = HistoryWriter(config.history, run=checkpoints.started_us)
+    history.cut(checkpoints.restored.counts["batches"])
+    return history
 
 
 def with_groups(plan: PipelinePlan, sources: Mapping[str, str]) -> dict[str, str]:

@@ -45,7 +45,7 @@ class FileFormat(StrEnum):
     NDJSON = "ndjson"
 
 
-def backfill(  # noqa: PLR0913, PLR0917 - each is an option of the command line
+def backfill(
     app: App,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the rows go; must hold none yet.")],
     begin: Annotated[

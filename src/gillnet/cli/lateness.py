@@ -31,7 +31,7 @@ from gillnet.plan.nodes import StreamNode
 Stop = Callable[[], bool]
 
 
-def lateness(  # noqa: PLR0913, PLR0917 - an argument for each option
+def lateness(
     app: Annotated[
         str | None, typer.Argument(help="app.py, app.py:name, a module, or payments, bots: measure its scores, too.")
     ] = None,

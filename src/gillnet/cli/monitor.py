@@ -90,7 +90,9 @@ class RunMonitor:
         """Start watching; time counts from here."""
         self._runtime = runtime
         self._started_s = self._clock.monotonic_s()
-        self._reads = deque([(self._started_s, 0)])
+        # A run that goes on from a checkpoint has counted before.
+        read = sum(counts.read for counts in runtime.metrics.streams.values())
+        self._reads = deque([(self._started_s, read)])
 
     # On the loop's thread
 

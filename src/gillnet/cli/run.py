@@ -49,6 +49,10 @@ def run(
     history: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep every accepted event there, as Parquet: for backfill.")
     ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(metavar="PLACE", help="Keep checkpoints there, and go on from the last: a directory, or s3://..."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A configuration file; by default gillnet.toml, if there is one.")
     ] = None,
@@ -73,6 +77,7 @@ def run(
         default_sink=sinks,
         models=models,
         history=history,
+        checkpoints=checkpoints,
     )
     pipeline = load_pipeline(app)
     to_stdout = SinkRoutes(pipeline.plan, chosen.sinks, default=chosen.default_sink).uses_stdout

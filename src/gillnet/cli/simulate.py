@@ -34,7 +34,7 @@ _WRITTEN: dict[What, tuple[StreamName, ...]] = {
 }
 
 
-def simulate(  # noqa: PLR0913, PLR0917 - an argument for each option
+def simulate(
     what: Annotated[What, typer.Argument(help="payments, clicks, or all: both, from one population.")] = What.ALL,
     to: Annotated[
         str, typer.Option(metavar="URI", help="A directory, a URI with {name} for the stream, or - (one stream).")

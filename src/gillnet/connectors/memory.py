@@ -9,7 +9,7 @@ from gillnet.core.messages import Headers, OutputRecord, RawBatch
 from gillnet.core.time import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class MemorySource:
@@ -78,6 +78,14 @@ class MemorySource:
     def commit(self) -> None:
         """Note the position in ``committed_records``."""
         self.committed_records = self._position
+
+    def mark(self) -> dict[int, int]:
+        """Return how many records were given, as the place in partition 0."""
+        return {0: self._position}
+
+    def start_at(self, mark: Mapping[int, int]) -> None:
+        """Go on behind so many records."""
+        self._position = mark.get(0, self._position)
 
     @property
     def finished(self) -> bool:

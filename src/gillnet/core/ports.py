@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gillnet.core.messages import OutputRecord, RawBatch
 
@@ -63,6 +63,22 @@ class MarkingSource(Protocol):
 
     def commit_to(self, mark: object) -> None:
         """Record that everything before ``mark`` was processed and its outputs are flushed."""
+        ...
+
+
+@runtime_checkable
+class ReplayableSource(Protocol):
+    """What a source offers besides whose records can be read again: a run can go on from a checkpoint of its own."""
+
+    def mark(self) -> Mapping[int, int]:
+        """Return the place after the last record that `poll` returned, by partition."""
+        ...
+
+    def start_at(self, mark: Mapping[int, int]) -> None:
+        """Begin at a mark of an earlier source on the same stream, whatever was committed; before the first `poll`.
+
+        A partition that the mark does not name begins where the source would begin without one.
+        """
         ...
 
 

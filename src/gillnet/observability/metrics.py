@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from gillnet.operators.progress import StreamProgress
 
@@ -29,6 +31,12 @@ CATALOGUE: dict[str, str] = {
     "join_dropped_events": "Events forgotten because their key had more than max_events_per_key, per join.",
     "join_incomplete": "Events that came after what they could match may have been forgotten, their stream idle; per join.",
     "batches": "Micro-batches processed.",
+    "checkpoints": "Checkpoints completed.",
+    "checkpoints_failed": "Checkpoints that could not be written.",
+    "checkpoint_bytes": "Size of the last checkpoint.",
+    "checkpoint_paused_ms": "How long the run stood still for the last checkpoint, in milliseconds.",
+    "checkpoint_took_ms": "From the last checkpoint's cut until it was durable, in milliseconds.",
+    "checkpoint_taken_us": "The last checkpoint's cut in microseconds since 1970 UTC.",
     "watermark_us": "The watermark in microseconds since 1970 UTC, per stream; absent before the first and after the end.",
     "watermark_lag_ms": "How far the watermark is behind the arrival clock, in milliseconds, per stream.",
     "watermark_held_by": "The partition that holds the watermark back, per stream.",
@@ -38,6 +46,10 @@ CATALOGUE: dict[str, str] = {
     "idle": "1 for a partition that the watermark does not wait for, 0 for others, per stream and partition.",
     "latency_ms": "Arrival of a record to its row handed to the sink, in milliseconds.",
 }
+
+
+_COUNTED = ("alerts", "sessions_closed", "revisions", "revisions_flipped", "matches", "matches_withdrawn", "batches")
+_COUNTED_OF_STREAMS = ("read", "scored", "duplicate", "malformed", "too_late", "late")
 
 
 class Histogram:
@@ -108,30 +120,50 @@ class RunMetrics:
     progress: dict[str, StreamProgress] = field(default_factory=dict)
     """By stream, as it was sampled last."""
     joins: dict[str, dict[str, int]] = field(default_factory=dict)
+    checkpoints: int = 0
+    checkpoints_failed: int = 0
+    checkpoint: dict[str, float | int] = field(default_factory=dict)
+    """Of the last one."""
 
     def stream(self, name: str) -> StreamCounts:
         """Return the counts of a stream."""
         return self.streams.setdefault(name, StreamCounts())
 
+    def counts(self) -> dict[str, Any]:
+        """Return what a run counts from its beginning, as JSON has it: for one that goes on from a checkpoint."""
+        streams = {
+            name: {**{kind: getattr(counts, kind) for kind in _COUNTED_OF_STREAMS}, "reasons": dict(counts.reasons)}
+            for name, counts in self.streams.items()
+        }
+        return {
+            **{name: getattr(self, name) for name in _COUNTED},
+            "decisions": dict(self.decisions),
+            "streams": streams,
+        }
+
+    def restore(self, counts: Mapping[str, Any]) -> None:
+        """Go on counting from what `counts` returned."""
+        for name in _COUNTED:
+            setattr(self, name, counts[name])
+        self.decisions = Counter(counts["decisions"])
+        for name, counted in counts["streams"].items():
+            stream = self.stream(name)
+            for kind in _COUNTED_OF_STREAMS:
+                setattr(stream, kind, counted[kind])
+            stream.reasons = Counter(counted["reasons"])
+
     def snapshot(self) -> dict[str, float | int]:
         """Return every figure under its name in `CATALOGUE`, with labels in braces."""
         figures: dict[str, float | int] = {}
         for name, counts in self.streams.items():
-            for kind in ("read", "scored", "duplicate", "malformed", "too_late", "late"):
+            for kind in _COUNTED_OF_STREAMS:
                 figures[f"records_{kind}{{stream={name}}}"] = getattr(counts, kind)
         for progress in self.progress.values():
             figures |= _progress_figures(progress)
         figures |= {f"decisions{{action={action}}}": count for action, count in self.decisions.items()}
-        for name in (
-            "alerts",
-            "sessions_closed",
-            "revisions",
-            "revisions_flipped",
-            "matches",
-            "matches_withdrawn",
-            "batches",
-        ):
+        for name in (*_COUNTED, "checkpoints", "checkpoints_failed"):
             figures[name] = getattr(self, name)
+        figures |= {f"checkpoint_{what}": value for what, value in self.checkpoint.items() if what != "number"}
         for join, did in self.joins.items():
             figures |= {f"join_{what}{{join={join}}}": count for what, count in did.items()}
         for share, label in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):

@@ -85,7 +85,7 @@ class FeatureOperator:
             raise PlanError(f"pipeline {plan.name!r} cannot be executed: {error}.") from error
 
     @classmethod
-    def restored(cls, plan: PipelinePlan, snapshot: bytes) -> Self:
+    def restored(cls, plan: PipelinePlan, snapshot: bytes, *, now_us: int | None = None) -> Self:
         """Return an operator that goes on where the one that wrote ``snapshot`` stood.
 
         Parameters
@@ -95,6 +95,9 @@ class FeatureOperator:
             the same columns.
         snapshot
             What `snapshot` returned.
+        now_us
+            Processing time at which a run goes on that was away: every partition then holds the watermark until it is heard, or
+            idle from now on. None leaves each as it was.
 
         Raises
         ------
@@ -109,6 +112,8 @@ class FeatureOperator:
             operator._engine = Engine.restore(dumps(plan), snapshot)
         except ValueError as error:
             raise StateError(f"pipeline {plan.name!r} cannot be restored: {error}.") from error
+        if now_us is not None:
+            operator._engine.resume(now_us)
         return operator
 
     def snapshot(self) -> bytes:

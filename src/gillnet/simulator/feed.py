@@ -14,7 +14,7 @@ from gillnet.core.time import Clock, SystemClock
 from gillnet.simulator.streams import STREAMS, Chunk, Simulation, StreamName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -66,6 +66,11 @@ class Pace:
         self.rate = rate
         self._clock = clock
         self._start_s: float | None = None
+        self._skipped = 0
+
+    def skip(self, records: int) -> None:
+        """Count records as given before the first one."""
+        self._skipped = records
 
     def due(self, given: int, most: int) -> int:
         """Return how many of ``most`` records may be given now, after ``given``."""
@@ -79,13 +84,13 @@ class Pace:
         now = self._clock.monotonic_s()
         if self._start_s is None:
             self._start_s = now
-        return int((now - self._start_s) * self.rate) + 1
+        return self._skipped + int((now - self._start_s) * self.rate) + 1
 
     def wait(self, given: int, longest_s: float) -> None:
         """Sleep until the next record is due, or ``longest_s``."""
         assert self.rate is not None
         assert self._start_s is not None
-        due_s = self._start_s + given / self.rate
+        due_s = self._start_s + (given - self._skipped) / self.rate
         self._clock.sleep(min(longest_s, max(1e-4, due_s - self._clock.monotonic_s())))
 
 
@@ -105,8 +110,10 @@ class SimulatorSource:
     clock
         Paces the rate and stamps the arrival.
 
-    Notes ----- Bounded: `finished` after the simulation's last record. `commit` has nothing to record, since a
-    simulation starts over from its seed: after a crash, all is read again.
+    Notes
+    -----
+    Bounded: `finished` after the simulation's last record. `commit` has nothing to record, since a simulation starts over
+    from its seed: after a crash, all is read again, or what a checkpoint does not have (`start_at`).
     """
 
     def __init__(
@@ -158,6 +165,17 @@ class SimulatorSource:
 
     def commit(self) -> None:
         """Do nothing: a simulation has no offsets."""
+
+    def mark(self) -> dict[int, int]:
+        """Return how many records were given, as the place in partition 0."""
+        return {0: self._reader.given}
+
+    def start_at(self, mark: Mapping[int, int]) -> None:
+        """Simulate so many records and leave them out: a seed gives the same ones again."""
+        wanted = mark.get(0, 0)
+        while self._reader.given < wanted and not self._reader.exhausted:
+            self._reader.take(min(wanted - self._reader.given, _FILE_CHUNK))
+        self._pace.skip(self._reader.given)
 
     @property
     def finished(self) -> bool:

@@ -101,6 +101,17 @@ class InterleavedSource:
     def commit(self) -> None:
         """Do nothing: a simulation has no offsets."""
 
+    def mark(self) -> dict[int, int]:
+        """Return how many records were given, as the place in partition 0."""
+        return {0: self._cursor.given}
+
+    def start_at(self, mark: Mapping[int, int]) -> None:
+        """Simulate so many records and leave them out: a seed gives the same ones again."""
+        wanted = mark.get(0, 0)
+        while self._cursor.given < wanted and not self.finished:
+            self._cursor.take(wanted - self._cursor.given, _FOREVER - 1)
+        self._pace.skip(self._cursor.given)
+
     @property
     def finished(self) -> bool:
         """Whether the stream is over."""

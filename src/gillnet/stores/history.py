@@ -98,6 +98,45 @@ class HistoryWriter:
         self._of(stream).columns = events.schema
         self._of(stream).waiting.append(events)
 
+    def cut(self, batches: int) -> None:
+        """Take back the events of this run's micro-batches from number ``batches`` on.
+
+        For a run that goes on from a checkpoint, and so reads them again.
+
+        Raises
+        ------
+        SinkError
+            If a file cannot be read or written.
+        """
+        for directory in (
+            sorted(path for path in self._directory.iterdir() if path.is_dir()) if self._directory.is_dir() else ()
+        ):
+            for path in reversed(history_files(directory)):
+                if not self._cut_file(self._of(directory.name), path, batches):
+                    break
+
+    def _cut_file(self, stream: _Stream, path: Path, batches: int) -> bool:
+        """Whether the file held anything of those micro-batches, so that the one before it may."""
+        import pyarrow.parquet as pq
+
+        try:
+            run, ended = _run_of(path)
+            if str(run).encode() != self._run:
+                return False
+            table = pq.read_table(path, partitioning=None)
+        except (SourceError, pa.ArrowException, OSError) as error:
+            raise SinkError(f"The history {path} cannot be read: {' '.join(str(error).split())}.") from error
+        kept = table.filter(pc.less(table.column(BATCH), batches))
+        if kept.num_rows == table.num_rows and (ended is None or ended < batches):
+            return False
+        first, last = (int(number) for number in _NAME.fullmatch(path.name).groups())  # type: ignore[union-attr]
+        if kept.num_rows:
+            self._write(stream, kept, first, last)
+        else:
+            path.unlink()
+            _sync_directory(stream.directory)
+        return True
+
     def end(self, stream: str, number: int) -> None:
         """Note that a bounded stream had ended before micro-batch ``number``: from then on nobody waits for it."""
         self._of(stream).ended = number

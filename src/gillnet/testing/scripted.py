@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from gillnet.core.messages import Headers, RawBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gillnet.core.time import Clock
 
@@ -189,18 +189,22 @@ class ScriptedSource:
 
     def commit(self) -> None:
         """Note that what was handed out need not come again."""
-        self.commit_to(self._position)
+        self.commit_to(self.mark())
 
-    def mark(self) -> int:
-        """Return the place in the script after what was handed out."""
-        return self._position
+    def mark(self) -> dict[int, int]:
+        """Return the place in the script after what was handed out, as that of partition 0."""
+        return {0: self._position}
+
+    def start_at(self, mark: Mapping[int, int]) -> None:
+        """Begin at a place in the script."""
+        self._position = mark.get(0, self._position)
 
     def commit_to(self, mark: object) -> None:
         """Note that what comes before a mark need not come again."""
-        assert isinstance(mark, int)
+        assert isinstance(mark, dict)
         if self._abort_on_commit:
             raise Aborted(f"{self!r} in commit")
-        self._committed = mark
+        self._committed = mark[0]
 
     @property
     def committed_records(self) -> int:

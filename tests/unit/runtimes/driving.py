@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from gillnet.core.messages import OutputRecord
     from gillnet.core.ports import Sink, Source
+    from gillnet.runtimes.embedded import Checkpoints
     from gillnet.serving import Scorer
     from gillnet.stores.history import HistoryWriter
     from gillnet.testing.scripted import Step
@@ -169,6 +170,7 @@ def drive(
     scorer: Scorer | None = None,
     partitions: frozenset[int] | None = None,
     history: HistoryWriter | None = None,
+    checkpoints: Checkpoints | None = None,
     open_sink: Callable[[str], Sink | None] | None = None,
     on_alerts: Callable[..., None] | None = None,
     on_turn: Callable[[], None] | None = None,
@@ -190,6 +192,7 @@ def drive(
         options=RuntimeOptions(**options),
         clock=source.clock,
         history=history,
+        checkpoints=checkpoints,
         on_alerts=on_alerts,
         on_turn=on_turn,
     )

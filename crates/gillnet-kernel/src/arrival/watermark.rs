@@ -85,6 +85,16 @@ impl Watermark {
         }
     }
 
+    /// A run goes on at processing time `now` after it was away: nobody was silent meanwhile. Every partition holds the watermark
+    /// again until it is heard or idle, so that what the first of them has to catch up with does not make the others late.
+    pub fn resume(&mut self, now: i64) {
+        self.awaited_since = None;
+        self.unheard = false;
+        for entry in &mut self.partitions {
+            (entry.heard, entry.idle) = (now, false);
+        }
+    }
+
     /// The input has ended: everything has arrived.
     pub fn finish(&mut self) {
         self.current = i64::MAX;
@@ -162,6 +172,20 @@ impl Watermark {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_a_pause_of_the_run_no_partition_counts_as_silent() {
+        let mut watermark = Watermark::new(0, 10);
+        watermark.observe(1, 90, 100);
+        watermark.observe(0, 100, 100);
+        watermark.pass_time(120);
+        watermark.resume(5_000);
+        watermark.pass_time(5_001);
+        watermark.observe(0, 4_000, 5_002);
+        assert_eq!(watermark.current(), 90);
+        watermark.pass_time(5_011);
+        assert_eq!((watermark.idle(), watermark.current()), (false, 4_000));
+    }
 
     #[test]
     fn the_slowest_partition_holds_it_back_until_it_is_idle() {

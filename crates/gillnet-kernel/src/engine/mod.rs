@@ -375,6 +375,11 @@ impl Engine {
         self.streams.iter_mut().for_each(|stream| stream.watermark.pass_time(now));
     }
 
+    /// A restored engine goes on at processing time `now`: see [`crate::arrival::watermark::Watermark::resume`].
+    pub fn resume(&mut self, now: i64) {
+        self.streams.iter_mut().for_each(|stream| stream.watermark.resume(now));
+    }
+
     /// A bounded stream has ended: its watermark goes to the end of time.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ class LineReader:
         self._max_line_bytes = max_line_bytes
         self._file = open_for_reading(path)
         # Only a pipe or a terminal can keep one waiting; gzip reads ahead, so its descriptor tells nothing.
-        self._waits = not isinstance(self._file, gzip.GzipFile) and not self._file.seekable()
+        self.waits = not isinstance(self._file, gzip.GzipFile) and not self._file.seekable()
         self._lines: deque[bytes] = deque()
         self._rest: list[bytes] = []  # The blocks of a line whose end has not come yet.
         self._rest_bytes = 0
@@ -55,7 +55,7 @@ class LineReader:
         """Return the next lines, up to ``max_lines``; fewer where they are long, or when the input makes one wait."""
         blocks = 0
         while len(self._lines) < max_lines and not self._ended:
-            if self._waits and not self._ready(0.0 if self._lines else timeout_s):
+            if self.waits and not self._ready(0.0 if self._lines else timeout_s):
                 break
             if self._lines and blocks >= TAKE_BLOCKS:
                 break
@@ -78,7 +78,7 @@ class LineReader:
     def _read_block(self) -> None:
         try:
             # A pipe's buffered reader would wait for a whole block: ask the descriptor for what there is.
-            block = os.read(self._file.fileno(), BLOCK_BYTES) if self._waits else self._file.read(BLOCK_BYTES)
+            block = os.read(self._file.fileno(), BLOCK_BYTES) if self.waits else self._file.read(BLOCK_BYTES)
         except (OSError, EOFError) as error:
             raise SourceError(f"{self._path}: reading failed: {error}.") from error
         if not block:

@@ -12,11 +12,13 @@ from gillnet.core.messages import RawBatch
 from gillnet.core.time import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from gillnet.core.schema import Schema
 
 FileFormat = Literal["ndjson", "csv", "parquet"]
+
+_SKIPPED_AT_ONCE = 4_096
 
 _SUFFIXES: dict[str, FileFormat] = {
     ".ndjson": "ndjson",
@@ -96,6 +98,7 @@ class FileSource:
         self._batches: Iterator[list[bytes]] = iter(())
         self._waiting: deque[bytes] = deque()
         self._ended = False
+        self._given = 0
         if kind == "ndjson":
             self._lines = LineReader(self._path, max_line_bytes=max_record_bytes)
         elif self._path == "-":
@@ -118,6 +121,7 @@ class FileSource:
             values = [self._waiting.popleft() for _ in range(min(max_records, len(self._waiting)))]
         if not values:
             return None
+        self._given += len(values)
         return RawBatch(
             stream=self.stream,
             values=values,
@@ -141,6 +145,31 @@ class FileSource:
 
     def commit(self) -> None:
         """Do nothing: a file has no committed position."""
+
+    def mark(self) -> dict[int, int]:
+        """Return how many records were given, as the place in partition 0."""
+        return {0: self._given}
+
+    def start_at(self, mark: Mapping[int, int]) -> None:
+        """Read so many records and leave them out: a file is read from its beginning, as fast as it can be.
+
+        Raises
+        ------
+        SourceError
+            If the input cannot be read again, or has fewer records than were given before.
+        """
+        wanted = mark.get(0, 0)
+        if wanted and self._lines is not None and self._lines.waits:
+            raise SourceError(
+                f"{self._path}: {wanted:,} records of it are in the checkpoint, and it cannot be read again from its beginning. "
+                "Read from a file or a topic, or name an empty place of checkpoints."
+            )
+        while self._given < wanted:
+            if self.poll(min(wanted - self._given, _SKIPPED_AT_ONCE), 0.0) is None:
+                raise SourceError(
+                    f"{self._path}: it has {self._given:,} records, and {wanted:,} of them are in the checkpoint: it is another "
+                    "file. Give the one that was read, or name an empty place of checkpoints."
+                )
 
     @property
     def finished(self) -> bool:

@@ -7,7 +7,7 @@ that is taken away is forgotten at once, so that a late `commit` cannot move the
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 from confluent_kafka import (
@@ -34,6 +34,9 @@ from gillnet.connectors.kafka.client import (
 from gillnet.core.errors import ConfigurationError, SourceError
 from gillnet.core.messages import Headers, RawBatch
 from gillnet.core.time import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 StartPosition = Literal["committed", "earliest", "latest"]
 
@@ -163,6 +166,7 @@ class KafkaSource:
             int, int
         ] = {}  # Where each assigned partition was begun; may be logical, such as OFFSET_END.
         self._positions: dict[int, int] = {}  # The offset after the last one that `poll` returned.
+        self._given: dict[int, int] = {}  # Where a run's own checkpoint says to begin.
         self._to_reset: set[int] = set()  # Partitions whose offset the broker does not hold.
         self._bounded: BoundedRead | None = None
         self._to_commit: dict[int, int] = {}
@@ -373,6 +377,7 @@ class KafkaSource:
 
     def _on_assign(self, _consumer: object, partitions: list[Any]) -> None:
         begins = self._begin_offsets([partition.partition for partition in partitions])
+        begins |= {p: self._given.pop(p) for p in begins if p in self._given}
         self._begins.update(begins)
         self._positions.update((p, offset) for p, offset in begins.items() if offset >= 0)
         self._take([TopicPartition(self.topic, p, offset) for p, offset in begins.items()])
@@ -457,6 +462,10 @@ class KafkaSource:
     def mark(self) -> dict[int, int]:
         """Return the offset after the last record of each partition that `poll` returned."""
         return dict(self._positions)
+
+    def start_at(self, mark: Mapping[int, int]) -> None:
+        """Begin the partitions of a mark there when they are first assigned, whatever the group committed."""
+        self._given = dict(mark)
 
     def commit_to(self, mark: object) -> None:
         """Commit the positions of a mark, as `commit` does; partitions that were taken away since are left out."""

@@ -28,6 +28,7 @@ from gillnet.operators.decode import Decoded, Malformed, malformed_records, stre
 from gillnet.operators.encode import EncodeOperator, record_keys
 from gillnet.operators.features import ARRIVAL_TIME, FeatureOperator, Outcome
 from gillnet.plan.nodes import PipelinePlan
+from gillnet.runtimes.embedded.checkpoints import Checkpoints
 from gillnet.runtimes.embedded.commits import Commits
 from gillnet.runtimes.embedded.joins import JOINED_AT_ONCE, JoinStage
 from gillnet.runtimes.embedded.keeping import keep_accepted
@@ -77,7 +78,9 @@ class RuntimeOptions:
     max_batch_records
         Records of one micro-batch at the most.
     commit_interval_s
-        How often outputs are flushed and offsets committed.
+        How often outputs are flushed and offsets committed; with checkpoints, offsets are committed when one is complete.
+    checkpoint_interval_s
+        How often a checkpoint is taken, where checkpoints are kept.
     revision_interval_s
         How often rows that later arrivals have changed are computed again, and always before a commit. A row that changes
         several times in between is revised once.
@@ -97,6 +100,7 @@ class RuntimeOptions:
     turn_ms: float = 1.0
     max_batch_records: int = 4_096
     commit_interval_s: float = 2.0
+    checkpoint_interval_s: float = 30.0
     revision_interval_s: float = 1.0
     emit: str | None = None
     detail: Detail = "audit"
@@ -120,6 +124,8 @@ class EmbeddedRuntime:
         The model's scorer, if the plan has a model.
     history
         Where accepted events are kept; committed before the sources are, and closed with the run.
+    checkpoints
+        From which the run goes on, and where it leaves its own; None for state that begins empty and ends with the run.
     on_alerts
         Called with each batch's alerts, for a display, on the thread that scores; it must not block.
     on_turn
@@ -134,8 +140,8 @@ class EmbeddedRuntime:
 
     Notes
     -----
-    At-least-once per sink: after a crash, records since the last commit are processed again. State is in memory and
-    starts empty.
+    At-least-once per sink: after a crash, records since the last checkpoint are processed again; without checkpoints those since
+    the last commit, with empty state.
     """
 
     def __init__(
@@ -148,6 +154,7 @@ class EmbeddedRuntime:
         options: RuntimeOptions | None = None,
         clock: Clock | None = None,
         history: HistoryWriter | None = None,
+        checkpoints: Checkpoints | None = None,
         on_alerts: Callable[[list[Alert]], None] | None = None,
         on_turn: Callable[[], None] | None = None,
     ) -> None:
@@ -155,7 +162,9 @@ class EmbeddedRuntime:
         self.plan = plan
         self.options = options or RuntimeOptions()
         self.metrics = RunMetrics()
-        self.features = FeatureOperator(plan)
+        self._checkpoints = checkpoints
+        self.features = checkpoints.restore(plan, sources, self.metrics) if checkpoints else FeatureOperator(plan)
+        self._replaying = checkpoints is not None and checkpoints.restored is not None
         self._clock = clock or SystemClock()
         self._outputs = outputs
         self._history = history
@@ -168,6 +177,8 @@ class EmbeddedRuntime:
         self._stage = ScoringStage(
             plan, self.features, scorer, top_reasons=self.options.top_reasons, detail=self.options.detail
         )
+        if checkpoints is not None and checkpoints.restored is not None:
+            self._stage.remember_alerts(checkpoints.restored.counts["alerted"])
         self._commits = Commits(self._sources.values())
         self._waits = plan.emission.kind != "on_arrival"
         self._emit_all = (self.options.emit or ("flagged" if plan.sessions else "all")) == "all"
@@ -178,7 +189,7 @@ class EmbeddedRuntime:
         self._small_turn = True
         self._batch_limit = min(_FIRST_BATCH_RECORDS, self.options.max_batch_records)
         self._committed_s = self._revised_s = self._noted_s = self._clock.monotonic_s()
-        self._uncommitted = False
+        self._uncommitted = self._unchecked = False
         self._done: set[str] = set()
         self._partitioned = {name: s for name, s in self._sources.items() if isinstance(s, PartitionedSource)}
         self._assigned: dict[str, frozenset[int]] = {}
@@ -200,6 +211,7 @@ class EmbeddedRuntime:
                 self._release()
                 self._revise_if_due()
                 self._commit_if_due()
+                self._checkpoint_if_due()
                 self._note_progress()
                 if self._on_turn is not None:
                     self._on_turn()
@@ -208,6 +220,7 @@ class EmbeddedRuntime:
             self._tell_matches()
             self._join()
             self._commit()
+            self._last_checkpoint()
             self._note_progress(last=True)
         except BaseException:
             try:
@@ -225,6 +238,8 @@ class EmbeddedRuntime:
             if self._history is not None:
                 closing.callback(self._history.close)
             closing.callback(self._overlapped.close)
+            if self._checkpoints is not None:
+                closing.callback(self._checkpoints.close)
             for source in self._sources.values():
                 closing.callback(source.close)
 
@@ -263,7 +278,7 @@ class EmbeddedRuntime:
 
     def _process(self, raw: RawBatch) -> None:
         began = self._clock.monotonic_s()
-        self._uncommitted = True
+        self._uncommitted = self._unchecked = True
         counts = self.metrics.stream(raw.stream)
         counts.read += len(raw.values)
         decoded = self._decoders[raw.stream].decode(raw)
@@ -413,8 +428,13 @@ class EmbeddedRuntime:
 
     def _revise_rows(self) -> None:
         self._revised_s = self._clock.monotonic_s()
+        caught_up = self._replaying and all(s.finished or s.lag == 0 for s in self._sources.values())
         while (rows := self.features.revisions(REVISED_AT_ONCE)) is not None:
             self._overlapped.submit(rows.num_rows, partial(self._write_revisions, rows))
+        if caught_up:
+            # Whatever the lost run had read was read again before this look.
+            self._replaying = False
+            self.features.set_replaying(False)
 
     def _write_revisions(self, rows: Batch) -> None:
         revised = self._revise.revise(rows)
@@ -456,9 +476,32 @@ class EmbeddedRuntime:
         if self._history is not None:
             self._history.commit()
         self._outputs.flush()
-        self._commits.commit(self._clock.now_us(), self.features.waiting_since_us() if self._waits else None)
+        if self._checkpoints is None:
+            self._commits.commit(self._clock.now_us(), self.features.waiting_since_us() if self._waits else None)
         self._committed_s = self._clock.monotonic_s()
         self._uncommitted = False
+
+    def _checkpoint_if_due(self) -> None:
+        if self._checkpoints is None:
+            return
+        self._checkpoints.settle(self._sources, self.metrics)
+        if self._unchecked and self._checkpoints.due:
+            self._commit()
+            self._begin_checkpoint(self._checkpoints)
+
+    def _begin_checkpoint(self, checkpoints: Checkpoints) -> None:
+        remembered = {"alerted": self._stage.remembered_alerts()}
+        checkpoints.begin(self.plan, self._sources, self.metrics, remembered, self.features.snapshot)
+        self._unchecked = False
+
+    def _last_checkpoint(self) -> None:
+        """Leave the state of the end, so that the next run reads nothing again."""
+        if self._checkpoints is None:
+            return
+        self._checkpoints.settle(self._sources, self.metrics, wait=True)
+        if self._unchecked:
+            self._begin_checkpoint(self._checkpoints)
+            self._checkpoints.settle(self._sources, self.metrics, wait=True)
 
     @property
     def lag(self) -> int | None:

@@ -89,7 +89,7 @@ class ScoringStage:
         self.key = key_column(plan)
         self._plain = EncodeOperator(self._fields(detail, explained=False), omit_nulls=True)
         self._explained = EncodeOperator(self._fields(detail, explained=True), omit_nulls=True)
-        self._alerted: OrderedDict[tuple[str | None, Any], None] = OrderedDict()
+        self._alerted: OrderedDict[tuple[Any, ...], None] = OrderedDict()
 
     def score(self, rows: Batch) -> Scored:
         """Score and decide."""
@@ -122,7 +122,7 @@ class ScoringStage:
             return scored.flagged
         taken = scored.batch.take(scored.flagged)
         keys = taken.column(self.plan.sessions.key).to_pylist()
-        starts = taken.column(SESSION_START).to_pylist()
+        starts = taken.column(SESSION_START).cast(pa.int64()).to_pylist()
         decisions = taken.column(DECISION).to_pylist()
         return [
             position
@@ -137,6 +137,14 @@ class ScoringStage:
         if len(self._alerted) > REMEMBERED_ALERTS:
             self._alerted.popitem(last=False)
         return True
+
+    def remembered_alerts(self) -> list[list[Any]]:
+        """Return the sessions that have had their alert, oldest first, as JSON has them: for a run that goes on."""
+        return [list(session) for session in self._alerted]
+
+    def remember_alerts(self, sessions: Sequence[Sequence[Any]]) -> None:
+        """Take what `remembered_alerts` returned."""
+        self._alerted = OrderedDict.fromkeys(tuple(session) for session in sessions)
 
     def alerts(self, batch: Batch, positions: Sequence[int]) -> list[Alert]:
         """Return flagged rows for people."""

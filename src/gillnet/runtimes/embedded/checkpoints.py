@@ -1,0 +1,173 @@
+"""Checkpoints of a run: when one is due, what belongs to its cut, and how a run goes on from one (I5).
+
+At-least-once: what was read since the last checkpoint is read again, and its rows go out again. A cut lies between two
+micro-batches, after every row of what was read has been flushed; so what a checkpoint holds was never lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+from gillnet.core.errors import ConfigurationError, FencedError, StateError
+from gillnet.core.ports import MarkingSource, ReplayableSource, Source
+from gillnet.core.time import Clock, SystemClock
+from gillnet.observability.metrics import RunMetrics
+from gillnet.operators.features import FeatureOperator
+from gillnet.plan.nodes import PipelinePlan
+from gillnet.state.checkpoints import Checkpoint, CheckpointStore
+from gillnet.state.writing import CheckpointWriter, Taken
+
+_log = structlog.get_logger("gillnet.run")
+
+
+class Checkpoints:
+    """The checkpoints of one run, which becomes the owner of their place.
+
+    Parameters
+    ----------
+    store
+        Where they are kept.
+    interval_s
+        How often one is taken, where something has come since the last.
+    in_background
+        Write them beside the run.
+
+    Attributes
+    ----------
+    restored
+        The checkpoint from which this run goes on; None for a run that begins with empty state.
+    started_us
+        When the state was empty.
+
+    Raises
+    ------
+    StateError
+        If the place cannot be read or written, or holds checkpoints and none that is whole.
+    """
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        *,
+        interval_s: float = 30.0,
+        in_background: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._interval_s = interval_s
+        store.own()
+        found = store.latest()
+        self.restored: Checkpoint | None = found[0] if found else None
+        self._state = found[1] if found else b""
+        self.started_us = self.restored.started_us if self.restored else self._clock.now_us()
+        self._writer = CheckpointWriter(store, in_background=in_background, clock=clock)
+        self._begun_s = self._clock.monotonic_s()
+        self._place = store.place
+
+    def restore(self, plan: PipelinePlan, sources: Mapping[str, Source], metrics: RunMetrics) -> FeatureOperator:
+        """Bring the sources and the figures to the cut, and return the operator with the state of then.
+
+        Raises
+        ------
+        ConfigurationError
+            If a source's records cannot be read again, so that nothing could go on from a checkpoint.
+        StateError
+            If the state is of another pipeline or version.
+        """
+        for stream, source in sources.items():
+            if not isinstance(source, ReplayableSource):
+                raise ConfigurationError(
+                    f"Stream {stream!r}: {source!r} cannot be read again from a place in it, so a run cannot go on from a checkpoint; "
+                    "read from a topic or a file, or run without checkpoints."
+                )
+        if self.restored is None:
+            return FeatureOperator(plan)
+        if self.restored.pipeline != plan.name:
+            raise StateError(
+                f"Checkpoints {self._place}: they are of the pipeline {self.restored.pipeline!r}, and this is {plan.name!r}; "
+                "name a place of its own for each pipeline."
+            )
+        operator = FeatureOperator.restored(plan, self._state, now_us=self._clock.now_us())
+        operator.set_replaying(True)
+        self._state = b""
+        for stream, source in sources.items():
+            assert isinstance(source, ReplayableSource)
+            source.start_at(self.restored.marks.get(stream, {}))
+        metrics.restore(self.restored.counts)
+        _log.info(
+            "going on from a checkpoint",
+            checkpoint=self.restored.number,
+            taken_ago_s=round((self._clock.now_us() - self.restored.taken_us) / 1_000_000, 1),
+            state_bytes=self.restored.bytes,
+        )
+        return operator
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for one, and none is under way."""
+        return not self._writer.busy and self._clock.monotonic_s() - self._begun_s >= self._interval_s
+
+    def begin(
+        self,
+        plan: PipelinePlan,
+        sources: Mapping[str, Source],
+        metrics: RunMetrics,
+        remembered: Mapping[str, Any],
+        snapshot: Callable[[], bytes],
+    ) -> None:
+        """Begin a checkpoint of the run as it is now; everything that it read must be flushed."""
+        self._begun_s = self._clock.monotonic_s()
+        marks = {name: dict(source.mark()) for name, source in sources.items() if isinstance(source, ReplayableSource)}
+        checkpoint = Checkpoint(
+            number=self._writer.next_number(),
+            taken_us=self._clock.now_us(),
+            started_us=self.started_us,
+            pipeline=plan.name,
+            marks=marks,
+            counts={**metrics.counts(), **remembered},
+        )
+        self._attempt(metrics, lambda: self._writer.begin(checkpoint, snapshot))
+
+    def settle(self, sources: Mapping[str, Source], metrics: RunMetrics, *, wait: bool = False) -> None:
+        """Note a checkpoint that has become complete, and commit the offsets of its cut.
+
+        Not before: where there is no checkpoint to go on from, a run begins at the committed offsets with empty state.
+        One that fails is told and counted, and the run goes on: the one before it holds.
+
+        Raises
+        ------
+        FencedError
+            If another run owns the place.
+        """
+        taken = self._attempt(metrics, lambda: self._writer.settle(wait=wait))
+        if taken is None:
+            return
+        for stream, mark in taken.checkpoint.marks.items():
+            if isinstance(source := sources[stream], MarkingSource):
+                source.commit_to(mark)
+        metrics.checkpoints += 1
+        metrics.checkpoint = {
+            "number": taken.checkpoint.number,
+            "bytes": taken.checkpoint.bytes,
+            "paused_ms": round(taken.paused_ms, 3),
+            "took_ms": round(taken.took_ms, 3),
+            "taken_us": taken.checkpoint.taken_us,
+        }
+        _log.info("checkpoint complete", **{k: v for k, v in metrics.checkpoint.items() if k != "taken_us"})
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        self._writer.close()
+
+    def _attempt(self, metrics: RunMetrics, work: Callable[[], Taken | None]) -> Taken | None:
+        try:
+            return work()
+        except FencedError:
+            raise
+        except StateError as error:
+            metrics.checkpoints_failed += 1
+            _log.error("checkpoint failed, the one before it holds", reason=str(error))
+            return None

@@ -1,0 +1,207 @@
+"""Takes a checkpoint beside the run: a forked child writes the state as it was at the cut, while the run goes on.
+
+The child shares the parent's memory, copied page by page as either writes, so that the run stands still for the fork alone: some
+milliseconds for each GB. It does nothing but write bytes and leave: no thread of the parent lives in it, and it touches no lock
+of theirs but the allocator's, which the C library hands over.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from gillnet.core.errors import StateError
+from gillnet.core.time import Clock, SystemClock
+from gillnet.state.checkpoints import Checkpoint, CheckpointStore
+
+_log = structlog.get_logger("gillnet.state")
+_POLL_S = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A checkpoint that is complete, and what it took.
+
+    Attributes
+    ----------
+    paused_ms
+        How long the run stood still for it.
+    took_ms
+        From the cut until it was durable.
+    """
+
+    checkpoint: Checkpoint
+    paused_ms: float
+    took_ms: float
+
+
+@dataclass(slots=True)
+class _Underway:
+    checkpoint: Checkpoint
+    path: Path
+    child: int | None
+    began_s: float
+    paused_ms: float
+    completing: Future[Checkpoint] | None = None
+
+
+class CheckpointWriter:
+    """Writes one checkpoint at a time.
+
+    Parameters
+    ----------
+    store
+        Where they go; this run is its owner.
+    in_background
+        Fork; otherwise the run stands still while the state is written.
+
+    Notes
+    -----
+    While a checkpoint is written, memory grows by the pages that change meanwhile and by the snapshot's bytes, in the child.
+    """
+
+    def __init__(self, store: CheckpointStore, *, in_background: bool = True, clock: Clock | None = None) -> None:
+        self._store = store
+        self._clock = clock or SystemClock()
+        self._in_background = in_background and hasattr(os, "fork")
+        self._number = store.next_number()
+        self._underway: _Underway | None = None
+        self._completer = ThreadPoolExecutor(1, thread_name_prefix="gillnet-checkpoint")
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self._underway is not None
+
+    def next_number(self) -> int:
+        """Return the number that the next checkpoint must have."""
+        return self._number
+
+    def begin(self, checkpoint: Checkpoint, snapshot: Callable[[], bytes]) -> None:
+        """Begin to write a checkpoint of the state as it is now; `settle` tells when it is complete.
+
+        Raises
+        ------
+        StateError
+            If the place cannot be written, or a part of the state has no form.
+        """
+        began_s = self._clock.monotonic_s()
+        path = self._store.prepare(checkpoint.number) or _upload_path()
+        self._number = checkpoint.number + 1
+        try:
+            child = _forked(path, snapshot) if self._in_background else None
+            if child is None:
+                _write(path, snapshot())
+        except (StateError, OSError) as error:
+            self._store.abandon(checkpoint.number)
+            raise StateError(f"Checkpoint {checkpoint.number}: the state was not written: {error}.") from error
+        paused_ms = (self._clock.monotonic_s() - began_s) * 1_000
+        self._underway = _Underway(checkpoint, path, child, began_s, paused_ms)
+
+    def settle(self, *, wait: bool = False) -> Taken | None:
+        """Return the checkpoint that has become complete since; None if none has.
+
+        ``wait``: until the one under way is complete or has failed.
+
+        Raises
+        ------
+        StateError
+            If it failed. The checkpoints before it are untouched.
+        """
+        underway = self._underway
+        if underway is None:
+            return None
+        if underway.completing is None:
+            if not self._written(underway, wait=wait):
+                return None
+            underway.completing = self._completer.submit(self._complete, underway.checkpoint, underway.path)
+        if not (wait or underway.completing.done()):
+            return None
+        self._underway = None
+        whole = underway.completing.result()
+        took_ms = (self._clock.monotonic_s() - underway.began_s) * 1_000
+        return Taken(checkpoint=whole, paused_ms=underway.paused_ms, took_ms=took_ms)
+
+    def _complete(self, checkpoint: Checkpoint, path: Path) -> Checkpoint:
+        try:
+            return self._store.complete(checkpoint, path)
+        finally:
+            if self._store.directory is None:
+                path.unlink()  # It was written here to be uploaded.
+
+    def close(self) -> None:
+        """Give up what is under way, and release."""
+        if self._underway is not None and self._underway.child is not None and self._underway.completing is None:
+            os.kill(self._underway.child, signal.SIGKILL)
+            os.waitpid(self._underway.child, 0)
+        self._underway = None
+        self._completer.shutdown()
+
+    def _written(self, underway: _Underway, *, wait: bool) -> bool:
+        """Whether the child has written the state."""
+        if underway.child is None:
+            return True
+        pid, status = os.waitpid(underway.child, 0 if wait else os.WNOHANG)
+        if pid == 0:
+            return False
+        underway.child = None
+        if status != 0:
+            self._underway = None
+            reason = _reason(underway.path, status)
+            self._store.abandon(underway.checkpoint.number)
+            raise StateError(f"Checkpoint {underway.checkpoint.number}: the state was not written: {reason}.")
+        return True
+
+
+def _forked(path: Path, snapshot: Callable[[], bytes]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    # The child. Nothing may escape from here, and no handler of the parent's may run.
+    try:
+        gc.disable()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        _write(path, snapshot())
+    except BaseException as error:
+        try:
+            _error_path(path).write_text(" ".join(str(error).split()))
+        finally:
+            os._exit(1)
+    os._exit(0)
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _upload_path() -> Path:
+    handle, name = tempfile.mkstemp(prefix="gillnet-checkpoint-")
+    os.close(handle)
+    return Path(name)
+
+
+def _error_path(path: Path) -> Path:
+    return path.with_suffix(".error")
+
+
+def _reason(path: Path, status: int) -> str:
+    told = _error_path(path)
+    if told.exists():
+        return told.read_text()
+    return f"its process ended with status {status}, as if it was killed or ran out of memory"
