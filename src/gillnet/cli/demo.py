@@ -41,7 +41,6 @@ def demo(
     what late data changes, and finds failed logins that end in a password reset before a payment.
     In the end both are held against the simulator's labels. Ctrl-C stops early.
     """
-    log_lines()
     clock = SystemClock()
     began_s = clock.monotonic_s()
     live = sys.stdout.isatty() and not plain
