@@ -83,6 +83,7 @@ def _run(stage: Stage, number: int, servers: str | None, stop: threading.Event, 
         tap=run.tap if stage.plan.sessions is not None else None,
         title=f"{number} of 2: {stage.name}",
         state=lambda: run.state,
+        simulated=True,
         more=None if run.stories is None else StoriesPanel(run.stories, stage.plan),
     )
     try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from gillnet.cli.demo_causes import behind_us, events_read, find_record
+from gillnet.plan.nodes import AggregateNode
 from gillnet.plan.patterns import PatternNode
 from gillnet.runtimes.embedded import Alert
 
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
     from gillnet.core.ports import Sink
     from gillnet.plan.nodes import PipelinePlan
 
-LEAST_MOVE = 0.01
-"""A score that moved by less, under the same decision, is no story."""
-
 _CANDIDATES = 64
+"""So many revisions are kept to be looked at: of most it cannot be said for sure that one event alone caused them."""
+
 _KEPT = 5_000
 _SEVERITY = {"block": 3, "step_up": 2, "review": 1, "allow": 0}
 
@@ -159,7 +159,7 @@ class EventTimeStories:
     Attributes
     ----------
     revised, flipped
-        Rows that were revised while live, and those whose decision is another one since.
+        Revisions that went out while live, and those that changed the decision.
     matched
         Matches that were found while live, less those that were withdrawn.
 
@@ -173,6 +173,11 @@ class EventTimeStories:
         self._plan, self._feed = plan, feed
         self._pattern = next(feature for feature in plan.features if isinstance(feature, PatternNode))
         self._reads = events_read(plan)
+        self._counts = frozenset(
+            feature.name
+            for feature in plan.features
+            if isinstance(feature, AggregateNode) and feature.function == "count"
+        )
         self._candidates: tuple[tuple[tuple[bool, float], bytes], ...] = ()
         self._examined: dict[bytes, LateStory | None] = {}
         self._matches: dict[_MatchId, _Match] = {}
@@ -189,9 +194,7 @@ class EventTimeStories:
         for value in values:
             row = _ranked(value)
             self.flipped += row.flipped
-            rank = (row.flipped, abs(row.new.score - row.old.score))
-            if row.flipped or rank[1] >= LEAST_MOVE:
-                found.append((rank, value))
+            found.append(((row.flipped, abs(row.new.score - row.old.score)), value))
         self.revised += len(values)
         found.sort(key=lambda candidate: candidate[0], reverse=True)  # Stable: of equals, the first one stays first.
         self._candidates = tuple(found[:_CANDIDATES])
@@ -224,10 +227,11 @@ class EventTimeStories:
 
     def late(self) -> LateStory | None:
         """Return the late event that changed most: a decision, or else a score; None if there was none so far."""
+        examined, self._examined = self._examined, {}
         for _, value in self._candidates:
-            if value not in self._examined:
-                self._examined[value] = self._examine(_revision(value))
-            if (story := self._examined[value]) is not None:
+            story = examined[value] if value in examined else self._examine(_revision(value))
+            self._examined[value] = story
+            if story is not None:
                 return story
         return None
 
@@ -249,12 +253,16 @@ class EventTimeStories:
             return None  # Out of order, and not late.
         if not all(read.holds(stream.name, cause[1], row[1]) for read in reads):
             return None
-        new = {**row[1], **revision.new.features}
+        shared = {**row[1], **revision.new.features}
+        old = {**shared, **dict.fromkeys(revision.changed), **revision.old.features}
+        new = {**shared, **{name: revision.new.features.get(name) for name in revision.changed}}
+        if any((new[name] or 0) - (old[name] or 0) != 1 for name in revision.changed if name in self._counts):
+            return None  # Others came with it.
         return LateStory(
             id=revision.tx_id,
             event_time=revision.event_time,
-            old={**new, **dict.fromkeys(revision.changed), **revision.old.features},
-            new={**new, **{name: revision.new.features.get(name) for name in revision.changed}},
+            old=old,
+            new=new,
             decisions=(revision.old.decision, revision.new.decision),
             scores=(revision.old.score, revision.new.score),
             changed=tuple(revision.changed),
