@@ -96,7 +96,7 @@ class RunPage:
         now, accounts = render.throughput_panel(view, simulated=self._simulated), render.accounting_panel(view.streams)
         now_rows = 5 + max(1, len(view.progress)) + (view.revisions > 0)
         figures = Layout(size=max(7, now_rows, len(view.streams) + 3))
-        if width >= render.WIDE:
+        if width >= render.SIDE_BY_SIDE:
             figures.split_row(Layout(now), Layout(accounts))
         else:
             figures.size = now_rows + len(view.streams) + 3

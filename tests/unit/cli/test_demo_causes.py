@@ -7,7 +7,7 @@ import json
 import pytest
 from demo_records import PLAN, click, payment
 
-from gillnet.cli.demo_causes import behind_us, events_read, find_record
+from gillnet.cli.demo_causes import RecordIndex, behind_us, events_read
 from gillnet.core.time import MINUTE, SECOND
 
 READS = events_read(PLAN)
@@ -55,9 +55,12 @@ def test_an_expression_reads_what_its_features_read() -> None:
 
 def test_a_record_is_found_by_its_id_and_no_other_field() -> None:
     values = [click("k1", user_id="k2"), b"{", click("k2", at_s=5), click("k2", at_s=9)]
-    assert find_record(values, "click_id", "k2") == (2, json.loads(values[2]))
-    assert find_record(values, "click_id", "k") is None
-    assert find_record([], "click_id", "k2") is None
+    index = RecordIndex("click_id")
+    assert index.find([], "k2") is None
+    assert index.find(values[:2], "k2") is None
+    assert index.find(values, "k2") == (2, json.loads(values[2]))  # Has come since; of two the first.
+    assert index.find(values, "k1") == (0, json.loads(values[0]))
+    assert index.find(values, "k") is None
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,17 @@ def test_of_many_revisions_the_best_are_kept() -> None:
         assert story.id == "p499"
 
 
+def test_what_is_not_sure_does_not_crowd_out_what_is() -> None:
+    """Through a broker a payment may overtake its clicks: hundreds of rows are revised by what is out of order, and not late."""
+    names = [f"p{number}" for number in range(1_500)]
+    given = feed(LATE, payments=[payment(name) for name in [*names, "p"]])
+    found = stories(given, revision(**CLICKED, scores=(0.1, 0.1)))
+    found.revisions_written([revision(name, cause=("clicks", "k600"), **CLICKED, scores=(0.1, 0.9)) for name in names])
+    story = found.late()
+    assert story is not None
+    assert (story.id, story.cause["click_id"]) == ("p", "late")
+
+
 def test_nothing_is_told_of_what_filled_the_windows() -> None:
     given = feed(LATE, live=False)
     found = stories(given, revision(**CLICKED))

@@ -20,7 +20,7 @@ from gillnet.cli.live import RunPage
 from gillnet.cli.words import ReasonWords
 from gillnet.core.time import HOUR
 
-SIZES = [(80, 24), (100, 30), (120, 40), (200, 50)]
+SIZES = [(80, 24), (100, 30), (120, 30), (120, 40), (140, 40), (200, 50)]
 
 
 @cache
@@ -57,6 +57,10 @@ def test_the_page_fits_the_terminal(kind: str, width: int, height: int) -> None:
         (line,) = [line for line in lines if f"✓ {stream}" in line]
         assert f"{counts.read:,}" in line
         assert f"{counts.too_late:,}" in line.rpartition(f"{counts.malformed:,}")[2]
+    for decision, decided in judged.outcome.metrics.decisions.items():
+        assert f"{decision.replace('_', ' ')} {decided:,}" in text
+    assert f"revised    {judged.outcome.metrics.revisions:,} rows by late data, " in text
+    assert "another decision" in text
     assert f"alerts ({len(judged.outcome.alerts):,})" in text
     assert judged.outcome.alerts[-1].key in text
 
