@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from gillnet.cli.logs import log_lines
 from gillnet.cli.signals import stop_on_signals
 from gillnet.connectors.local_kafka import LocalKafka
 
@@ -22,7 +21,6 @@ def kafka(
 
     The first start fetches Apache Kafka with Maven (54 MB). Needs Java 17.
     """
-    log_lines()
     typer.echo("Starting Apache Kafka ...", err=True)
     broker = LocalKafka(port=port, directory=_DIRECTORY.resolve() if keep else None)
     with stop_on_signals() as stop, broker:

@@ -41,7 +41,6 @@ def demo(
     what late data changes, and finds failed logins that end in a password reset before a payment.
     In the end both are held against the simulator's labels. Ctrl-C stops early.
     """
-    log_lines()
     clock = SystemClock()
     began_s = clock.monotonic_s()
     live = sys.stdout.isatty() and not plain
@@ -84,6 +83,7 @@ def _run(stage: Stage, number: int, servers: str | None, stop: threading.Event, 
         tap=run.tap if stage.plan.sessions is not None else None,
         title=f"{number} of 2: {stage.name}",
         state=lambda: run.state,
+        simulated=True,
         more=None if run.stories is None else StoriesPanel(run.stories, stage.plan),
     )
     try:

@@ -103,11 +103,32 @@ def _meets(event: Mapping[str, Any], where: Node) -> bool:
     return False
 
 
-def find_record(values: Sequence[bytes], id_column: str, event_id: str) -> tuple[int, dict[str, Any]] | None:
-    """Return the place of the first record with an id, and the record; None if there is none."""
-    wanted = f'"{id_column}":"{event_id}"'.encode()
-    place = next((place for place, value in enumerate(values) if wanted in value), None)
-    return None if place is None else (place, _decode(values[place]))
+class RecordIndex:
+    """Finds a stream's records by their ids, among those that were given so far.
+
+    Parameters
+    ----------
+    id_column
+        The stream's id, which its records begin with.
+    """
+
+    def __init__(self, id_column: str) -> None:
+        self._before = f'{{"{id_column}":"'.encode()
+        self._places: dict[bytes, int] = {}
+        self._read = 0
+
+    def find(self, values: Sequence[bytes], event_id: str) -> tuple[int, dict[str, Any]] | None:
+        """Return the place of the first record with an id, and the record; None if there is none.
+
+        ``values`` are the same records as at the last call, or these and more.
+        """
+        skipped = len(self._before)
+        for place in range(self._read, len(values)):
+            if values[place].startswith(self._before):
+                self._places.setdefault(values[place][skipped:].partition(b'"')[0], place)
+        self._read = len(values)
+        found = self._places.get(event_id.encode())
+        return None if found is None else (found, _decode(values[found]))
 
 
 def behind_us(values: Sequence[bytes], place: int, ts_ms: int) -> int | None:

@@ -94,12 +94,12 @@ def _stories(outcome: Outcome) -> list[tuple[str, RenderableType]]:
     if stories is None:
         return []
     late, sequence = stories.late(), stories.sequence()
-    rows = Text(f"{count(stories.revised, 'row')} revised while live, {stories.flipped:,} of them decided anew")
-    found = Text(f"{stories.matched:,} of failed logins and a password reset while live")
+    rows = Text(f"{count(stories.revised, 'revision')} while live, {count(stories.flipped, 'decision')} changed")
+    found = Text(f"failed logins, then a password reset: {count(stories.matched, 'time')} while live")
     if late is not None:
-        rows.append("; ").append_text(late_text(late, ReasonWords(outcome.stage.plan)))
+        rows.append("; for example ").append_text(late_text(late, ReasonWords(outcome.stage.plan)))
     if sequence is not None:
-        found.append("; ").append_text(sequence_text(sequence))
+        found.append("; for example ").append_text(sequence_text(sequence))
     return [("late data", rows), ("sequences", found)]
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from heapq import heappush, heappushpop
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from gillnet.cli.demo_causes import behind_us, events_read, find_record
+from gillnet.cli.demo_causes import RecordIndex, behind_us, events_read
+from gillnet.plan.nodes import AggregateNode
 from gillnet.plan.patterns import PatternNode
 from gillnet.runtimes.embedded import Alert
 
@@ -23,10 +25,9 @@ if TYPE_CHECKING:
     from gillnet.core.ports import Sink
     from gillnet.plan.nodes import PipelinePlan
 
-LEAST_MOVE = 0.01
-"""A score that moved by less, under the same decision, is no story."""
+_CANDIDATES = 2_000
+"""So many revisions are kept to be looked at: of most it cannot be said for sure that one late event alone caused them."""
 
-_CANDIDATES = 64
 _KEPT = 5_000
 _SEVERITY = {"block": 3, "step_up": 2, "review": 1, "allow": 0}
 
@@ -142,6 +143,9 @@ _ranked = msgspec.json.Decoder(_Ranked).decode
 _revision = msgspec.json.Decoder(_Revision).decode
 _match = msgspec.json.Decoder(_Match).decode
 
+_Candidate = tuple[bool, float, int, bytes]
+"""A revision behind what ranks it: whether the decision is another one, how far the score moved, and of equals the first."""
+
 _MatchId = tuple[str, str, str]
 """Key, and the ids of the first and the last event: what a match is known by."""
 
@@ -159,7 +163,7 @@ class EventTimeStories:
     Attributes
     ----------
     revised, flipped
-        Rows that were revised while live, and those whose decision is another one since.
+        Revisions that went out while live, and those that changed the decision.
     matched
         Matches that were found while live, less those that were withdrawn.
 
@@ -173,7 +177,13 @@ class EventTimeStories:
         self._plan, self._feed = plan, feed
         self._pattern = next(feature for feature in plan.features if isinstance(feature, PatternNode))
         self._reads = events_read(plan)
-        self._candidates: tuple[tuple[tuple[bool, float], bytes], ...] = ()
+        self._counts = frozenset(
+            feature.name
+            for feature in plan.features
+            if isinstance(feature, AggregateNode) and feature.function == "count"
+        )
+        self._indexes = {stream.name: RecordIndex(stream.id) for stream in plan.streams}
+        self._candidates: list[_Candidate] = []
         self._examined: dict[bytes, LateStory | None] = {}
         self._matches: dict[_MatchId, _Match] = {}
         self._flagged: dict[str, list[Alert]] = {}
@@ -185,16 +195,15 @@ class EventTimeStories:
         """Take records of ``decisions.revisions``."""
         if not self._feed.live:
             return
-        found = list(self._candidates)
         for value in values:
             row = _ranked(value)
+            self.revised += 1
             self.flipped += row.flipped
-            rank = (row.flipped, abs(row.new.score - row.old.score))
-            if row.flipped or rank[1] >= LEAST_MOVE:
-                found.append((rank, value))
-        self.revised += len(values)
-        found.sort(key=lambda candidate: candidate[0], reverse=True)  # Stable: of equals, the first one stays first.
-        self._candidates = tuple(found[:_CANDIDATES])
+            candidate = (row.flipped, abs(row.new.score - row.old.score), -self.revised, value)
+            if len(self._candidates) < _CANDIDATES:
+                heappush(self._candidates, candidate)
+            else:
+                heappushpop(self._candidates, candidate)
 
     def matches_written(self, values: Sequence[bytes]) -> None:
         """Take records of ``matches``."""
@@ -224,10 +233,11 @@ class EventTimeStories:
 
     def late(self) -> LateStory | None:
         """Return the late event that changed most: a decision, or else a score; None if there was none so far."""
-        for _, value in self._candidates:
-            if value not in self._examined:
-                self._examined[value] = self._examine(_revision(value))
-            if (story := self._examined[value]) is not None:
+        examined, self._examined = self._examined, {}
+        for *_, value in sorted(self._candidates, reverse=True):  # A copy: the run's thread goes on.
+            story = examined[value] if value in examined else self._examine(_revision(value))
+            self._examined[value] = story
+            if story is not None:
                 return story
         return None
 
@@ -239,8 +249,8 @@ class EventTimeStories:
     def _examine(self, revision: _Revision) -> LateStory | None:
         root, stream = self._plan.stream(self._plan.root), self._plan.stream(revision.cause.stream)
         records = self._feed.values(stream.name)
-        cause = find_record(records, stream.id, revision.cause.id)
-        row = find_record(self._feed.values(root.name), root.id, revision.tx_id)
+        cause = self._indexes[stream.name].find(records, revision.cause.id)
+        row = self._indexes[root.name].find(self._feed.values(root.name), revision.tx_id)
         if cause is None or row is None:
             return None  # It came before the run was live.
         reads = {read for name in revision.changed for read in self._reads[name]}
@@ -249,12 +259,16 @@ class EventTimeStories:
             return None  # Out of order, and not late.
         if not all(read.holds(stream.name, cause[1], row[1]) for read in reads):
             return None
-        new = {**row[1], **revision.new.features}
+        shared = {**row[1], **revision.new.features}
+        old = {**shared, **dict.fromkeys(revision.changed), **revision.old.features}
+        new = {**shared, **{name: revision.new.features.get(name) for name in revision.changed}}
+        if any((new[name] or 0) - (old[name] or 0) != 1 for name in revision.changed if name in self._counts):
+            return None  # Others came with it.
         return LateStory(
             id=revision.tx_id,
             event_time=revision.event_time,
-            old={**new, **dict.fromkeys(revision.changed), **revision.old.features},
-            new={**new, **{name: revision.new.features.get(name) for name in revision.changed}},
+            old=old,
+            new=new,
             decisions=(revision.old.decision, revision.new.decision),
             scores=(revision.old.score, revision.new.score),
             changed=tuple(revision.changed),

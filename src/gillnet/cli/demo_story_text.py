@@ -32,27 +32,28 @@ _measure = Console()
 def late_text(story: LateStory, words: ReasonWords) -> Text:
     """Return what a late event has changed: the row as it went out, the event, the row as it is now."""
     before, after = _difference(story, words)
-    text = Text.assemble((story.id, "bold"), ": ", render.decision_text(story.decisions[0]))
-    text.append(f" at {story.event_time:%H:%M:%S} with {before}; {_event(story.cause_stream, story.cause)} at ")
+    text = Text.assemble("payment ", (story.id, "bold"), f" of {story.event_time:%H:%M:%S}: ")
+    text.append_text(render.decision_text(story.decisions[0])).append(f", with {before}; ")
+    text.append(f"{_event(story.cause_stream, story.cause)} at ")
     text.append(_time(story.cause["ts"] * MILLISECOND, beside=story.event_time))
-    text.append(" came ").append(f"{seconds(story.behind_us / SECOND)} late", "bold yellow")
-    text.append(f"; revised: {after}, ")
+    text.append(" came ").append(f"{seconds(story.behind_us // SECOND)} late", "bold yellow")
+    text.append(f"; revised to {after}: ")
     old, new = story.decisions
     if story.flipped:
         return text.append_text(render.decision_text(old)).append(" → ").append_text(render.decision_text(new))
-    return text.append(f"score {story.scores[0]:.2f} → {story.scores[1]:.2f}", "bold").append(
-        f", still {new.replace('_', ' ')}"
-    )
+    was, now = (f"{score:.2f}" for score in story.scores)
+    moved = f"score stays {now}" if was == now else f"score {was} → {now}"
+    return text.append(moved, "bold").append(f", still {new.replace('_', ' ')}")
 
 
 def sequence_text(story: SequenceStory) -> Text:
     """Return a match: whose it is, its events with their times, and the payment that followed."""
-    text = Text.assemble((story.key, "bold"), ": ")
+    text = Text.assemble("user ", (story.key, "bold"), ": ")
     steps = [list(events) for _, events in groupby(story.events, key=lambda event: event.step)]
     text.append(", ".join(_step(events) for events in steps))
     if story.payment is not None:
         alert = story.payment
-        text.append(f"; then {alert.id} of ").append(money(alert.row["amount"]), "bold")
+        text.append("; then payment ").append(alert.id).append(" of ").append(money(alert.row["amount"]), "bold")
         text.append(f" at {alert.row['ts']:%H:%M:%S}: ").append_text(render.decision_text(alert.decision))
     return text
 
@@ -60,7 +61,7 @@ def sequence_text(story: SequenceStory) -> Text:
 def counts_text(stories: EventTimeStories) -> str:
     """Return how much there was of both, as a title."""
     return (
-        f"late data: {count(stories.revised, 'row')} revised, {stories.flipped:,} decided anew · "
+        f"late data, while live: {count(stories.revised, 'revision')}, {count(stories.flipped, 'decision')} changed · "
         f"{count(stories.matched, 'sequence')}"
     )
 
@@ -95,7 +96,7 @@ class StoriesPanel:
     def _texts(self) -> list[Text]:
         late, sequence = self._stories.late(), self._stories.sequence()
         return [
-            Text("no late event has changed much so far", "dim") if late is None else late_text(late, self._words),
+            Text("no late event has changed a row so far", "dim") if late is None else late_text(late, self._words),
             Text("no sequence so far", "dim") if sequence is None else sequence_text(sequence),
         ]
 
@@ -106,7 +107,8 @@ def _difference(story: LateStory, words: ReasonWords) -> tuple[str, str]:
         before, after = (words.phrase(name, side) for side in (story.old, story.new))
         if before != after:
             return before, after
-    return "other features", "other features"
+    # Values so long that they read the same.
+    return "its features", count(len(story.changed), "other value")
 
 
 def _event(stream: str, record: Mapping[str, Any]) -> str:

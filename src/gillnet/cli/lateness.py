@@ -16,7 +16,6 @@ from gillnet.api.pipeline import Pipeline
 from gillnet.app import RunConfig, choose_model_scorer, load_config, load_pipeline
 from gillnet.app.runs import check_streams
 from gillnet.cli import lateness_table
-from gillnet.cli.logs import log_lines
 from gillnet.cli.signals import stop_on_signals
 from gillnet.core.errors import ConfigurationError, DefinitionError
 from gillnet.core.time import HOUR, MILLISECOND, duration_us, format_duration
@@ -71,7 +70,6 @@ def lateness(
     holds now), simulator:payments?late_share=0.02. With a pipeline, a sample is scored once for each delay, in the order in
     which a watermark with that delay would release it, and compared with the scores of the complete data.
     """
-    log_lines()
     budget = read_budget(max_stale, max_latency)
     chosen = load_config(config).changed(sources=source or (), settings=settings or (), models=models)
     pipeline = None if app is None else load_pipeline(app)

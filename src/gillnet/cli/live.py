@@ -42,6 +42,8 @@ class RunPage:
         Says what the run does at this moment.
     more
         Draws one more panel above the alerts, for a width and the rows that are free, and says how high it is.
+    simulated
+        Event time is simulated, so that it is not said how far it is behind the clock.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class RunPage:
         title: str | None = None,
         state: Callable[[], str] = lambda: "running",
         more: Callable[[int, int], tuple[RenderableType, int]] | None = None,
+        simulated: bool = False,
     ) -> None:
         self._monitor = monitor
         self._tap = tap
@@ -59,6 +62,7 @@ class RunPage:
         self._title = title or self._plan.name
         self._state = state
         self._more = more
+        self._simulated = simulated
         self._words = ReasonWords(self._plan)
         self._event_time = self._plan.stream(self._plan.root).event_time
         self._alerts: deque[render.AlertLine] = deque(maxlen=_KEPT_ALERTS)
@@ -89,10 +93,10 @@ class RunPage:
         return page
 
     def _figures(self, view: View, width: int) -> Layout:
-        now, accounts = render.throughput_panel(view), render.accounting_panel(view.streams)
+        now, accounts = render.throughput_panel(view, simulated=self._simulated), render.accounting_panel(view.streams)
         now_rows = 5 + max(1, len(view.progress)) + (view.revisions > 0)
         figures = Layout(size=max(7, now_rows, len(view.streams) + 3))
-        if width >= render.WIDE:
+        if width >= render.SIDE_BY_SIDE:
             figures.split_row(Layout(now), Layout(accounts))
         else:
             figures.size = now_rows + len(view.streams) + 3
@@ -111,7 +115,7 @@ class RunPage:
             busiest,
             count=self._sessions.count,
             width=width,
-            title=f"busiest flagged sessions that are open ({view.sessions_closed:,} of all are closed)",
+            title=f"busiest flagged sessions that are open ({view.sessions_closed:,} have closed so far)",
         )
         return [Layout(alerts), Layout(panel, size=sessions_rows)]
 
@@ -149,8 +153,6 @@ class PlainReport:
             name: f"read={c.read} scored={c.scored} duplicate={c.duplicate} malformed={c.malformed} too_late={c.too_late}"
             for name, c in view.streams.items()
         }
-        for stream in view.progress:
-            _log.info("watermark", **watermark_fields(stream))
         _log.info(
             event,
             elapsed_s=round(view.elapsed_s, 1),

@@ -13,6 +13,7 @@ from gillnet.cli.demo import demo
 from gillnet.cli.errors import ReadableErrors
 from gillnet.cli.inspect import explain, models, version
 from gillnet.cli.lateness import lateness
+from gillnet.cli.logs import log_lines
 from gillnet.cli.run import run
 from gillnet.cli.simulate import simulate
 
@@ -40,6 +41,12 @@ _COMMANDS: dict[Callable[..., None], str] = {
 for command, summary in _COMMANDS.items():
     # The overview has room for so much; what the command's own help begins with would be cut off there.
     app.command(short_help=summary)(command)
+
+
+@app.callback()
+def before_a_command() -> None:
+    """Send what the command logs to standard error: standard output is for what was asked."""
+    log_lines()
 
 
 def main() -> None:

@@ -20,7 +20,9 @@ from gillnet.runtimes.embedded import Alert
 
 DECISION_STYLES = {"block": "bold red", "step_up": "magenta", "review": "yellow", "allow": "green"}
 WIDE = 120
-"""Columns from which two panels stand side by side."""
+"""Columns from which alerts have their event time."""
+SIDE_BY_SIDE = 140
+"""Columns from which two panels stand side by side: with fewer, decisions would not fit into one line."""
 
 
 _WIDEST_KEY = 20
@@ -68,17 +70,19 @@ def title_line(name: str, state: str, view: View, *, hint: str = "Ctrl-C stops")
     return line
 
 
-def throughput_panel(view: View) -> Panel:
-    """Return rate, lag, latency, and how far each stream is."""
+def throughput_panel(view: View, *, simulated: bool = False) -> Panel:
+    """Return rate, lag, latency, and how far each stream is; where its time is simulated, it is not behind the clock."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
-    grid.add_column()
+    grid.add_column(no_wrap=True, overflow="ellipsis")
     p50, p95, p99 = (milliseconds(value) for value in view.latency_ms)
     rate = f"{view.rate:,.0f} records/s"
     grid.add_row("rate", Text.assemble((rate, "bold cyan"), *([] if view.lag is None else [f"   lag {view.lag:,}"])))
     grid.add_row("latency", Text.assemble("p50 ", (p50, "bold"), "  p95 ", (p95, "bold"), "  p99 ", (p99, "bold")))
     for place, progress in enumerate(view.progress):
-        grid.add_row("" if place else "watermark", _watermark_text(progress, named=len(view.progress) > 1))
+        grid.add_row(
+            "" if place else "watermark", _watermark_text(progress, named=len(view.progress) > 1, simulated=simulated)
+        )
     if not view.progress:
         grid.add_row("watermark", clock_time(view.watermark_us))
     grid.add_row("decisions", decisions_text(view.decisions))
@@ -87,9 +91,9 @@ def throughput_panel(view: View) -> Panel:
     return Panel(grid, title="now", title_align="left", border_style="blue")
 
 
-def _watermark_text(progress: StreamProgress, *, named: bool) -> Text:
+def _watermark_text(progress: StreamProgress, *, named: bool, simulated: bool) -> Text:
     parts = [watermark_time(progress), *([f"  {progress.stream}"] if named else [])]
-    note = watermark_note(progress)
+    note = "simulated time" if simulated else watermark_note(progress)
     return Text.assemble(*parts, (f"  {note}", "dim"), no_wrap=True, overflow="ellipsis")
 
 

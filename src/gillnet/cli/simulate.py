@@ -11,7 +11,6 @@ from rich.table import Table
 
 from gillnet.app.simulated import read_rate, simulation_config
 from gillnet.app.writing import SimulatedWriter
-from gillnet.cli.logs import log_lines
 from gillnet.cli.signals import stop_on_signals
 from gillnet.simulator import SimulationConfig
 from gillnet.simulator.streams import STREAMS, StreamName
@@ -86,7 +85,6 @@ def simulate(
     config = simulation_config(parameters, what="simulate")
     if rate is not None:
         read_rate(str(rate), what="--rate")
-    log_lines()
     streams = _WRITTEN[what] if labels and to != "-" else _without_labels(_WRITTEN[what])
     with stop_on_signals() as stop:
         writer = SimulatedWriter(config, streams, to=to, rate=rate, settings=settings or (), max_records=max_records)

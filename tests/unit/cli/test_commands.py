@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import structlog
+import typer
 from command_line import Command
 
+from gillnet.cli import main
 from gillnet.cli.logs import LogFormat, log_lines
 from gillnet.plan.serde import loads
 
@@ -160,3 +162,23 @@ def test_debug_lines_are_for_those_who_ask(
     logger.debug("partitions assigned")
     logger.info("broker is back")
     assert [json.loads(line)["level"] for line in capsys.readouterr().err.splitlines()] == shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_a_command_logs_is_not_among_what_it_prints(
+    gillnet: Command, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """A source of Kafka logs where it reads; ``verify --json`` must stay JSON."""
+
+    def log() -> None:
+        structlog.get_logger("gillnet.kafka").debug("partitions assigned")
+        structlog.get_logger("gillnet.kafka").info("broker is back")
+        typer.echo("{}")
+
+    [registered] = [one for one in main.app.registered_commands if one.callback.__name__ == command]  # type: ignore[union-attr]
+    monkeypatch.setattr(registered, "name", command)
+    monkeypatch.setattr(registered, "callback", log)
+    result = gillnet(command)
+    assert (result.exit_code, result.stdout) == (0, "{}\n")
+    assert "broker is back" in result.stderr
+    assert "partitions assigned" not in result.stderr

@@ -14,11 +14,13 @@ from rich.console import Console
 from gillnet.cli import demo_report
 from gillnet.cli.demo_report import Judged
 from gillnet.cli.demo_run import StageRun
-from gillnet.cli.demo_stages import bots_stage, payments_stage
+from gillnet.cli.demo_stages import bots_stage, demo_stages, payments_stage
+from gillnet.cli.demo_story_text import late_text, sequence_text
 from gillnet.cli.live import RunPage
+from gillnet.cli.words import ReasonWords
 from gillnet.core.time import HOUR
 
-SIZES = [(80, 24), (100, 30), (120, 40), (200, 50)]
+SIZES = [(80, 24), (100, 30), (120, 30), (120, 40), (140, 40), (200, 50)]
 
 
 @cache
@@ -55,6 +57,10 @@ def test_the_page_fits_the_terminal(kind: str, width: int, height: int) -> None:
         (line,) = [line for line in lines if f"✓ {stream}" in line]
         assert f"{counts.read:,}" in line
         assert f"{counts.too_late:,}" in line.rpartition(f"{counts.malformed:,}")[2]
+    for decision, decided in judged.outcome.metrics.decisions.items():
+        assert f"{decision.replace('_', ' ')} {decided:,}" in text
+    assert f"revised    {judged.outcome.metrics.revisions:,} rows by late data, " in text
+    assert "another decision" in text
     assert f"alerts ({len(judged.outcome.alerts):,})" in text
     assert judged.outcome.alerts[-1].key in text
 
@@ -82,3 +88,19 @@ def test_latency_and_alerts_are_of_the_live_part_only() -> None:
     assert outcome.live_records == sum(len(outcome.feed.values(name)) for name in outcome.feed.sources)
     assert outcome.warm_records + outcome.live_records == sum(c.read for c in outcome.metrics.streams.values())
     assert len(outcome.alerts) < outcome.metrics.alerts
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_demo_of_20_s_has_a_late_event_and_a_sequence_to_tell(seed: int) -> None:
+    stage = demo_stages(seed=seed, seconds=20)[1]
+    run = StageRun(dataclasses.replace(stage, warm_us=24 * HOUR, rate=20_000.0))
+    run.prepare()
+    judged = demo_report.judge(run.run(threading.Event()))
+    assert run.stories is not None
+    late, sequence = run.stories.late(), run.stories.sequence()
+    assert late is not None
+    assert sequence is not None
+    for width in (80, 120):
+        text = " ".join(" ".join(draw(demo_report.report(judged, number=2), width, 60)).split())
+        assert late_text(late, ReasonWords(stage.plan)).plain in text
+        assert sequence_text(sequence).plain in text

@@ -88,6 +88,12 @@ def test_the_page_has_a_line_for_each_stream(width: int) -> None:
     assert "11:59:53  clicks  6.1 s behind" in lines[1]
 
 
+def test_simulated_time_is_not_behind_the_clock() -> None:
+    console = Console(width=76, record=True, file=io.StringIO())
+    console.print(throughput_panel(view(progress(part(0), part(2), behind_us=300 * DAY)), simulated=True))
+    assert "watermark  2025-03-11 12:00:00  simulated time" in console.export_text()
+
+
 def test_the_log_has_a_line_for_each_stream(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,5 +108,6 @@ def test_the_log_has_a_line_for_each_stream(
     finally:
         structlog.reset_defaults()
     lines = [line for line in capsys.readouterr().err.splitlines() if "event=watermark" in line]
+    assert len(lines) == 2
     assert lines[0].endswith("event=watermark stream=payments at=11:59:54 behind_s=6.0 held_by=2 idle=3")
     assert lines[1].endswith("event=watermark stream=clicks at=11:59:53 behind_s=6.1")
