@@ -454,11 +454,18 @@ class EmbeddedRuntime:
         self._revise_rows()
         self._overlapped.drain()
         if self._history is not None:
+            self._note_watermarks(self._history)
             self._history.commit()
         self._outputs.flush()
         self._commits.commit(self._clock.now_us(), self.features.waiting_since_us() if self._waits else None)
         self._committed_s = self._clock.monotonic_s()
         self._uncommitted = False
+
+    def _note_watermarks(self, history: HistoryWriter) -> None:
+        for name in self._sources:
+            watermark_us = self.features.watermark_us(name)
+            if watermark_us is not None:
+                history.passed(name, watermark_us)
 
     @property
     def lag(self) -> int | None:
