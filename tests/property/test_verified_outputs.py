@@ -1,4 +1,4 @@
-"""I2: sessions and matches of a live run, after their last revision, equal the batch answer, wherever the run stopped."""
+"""I2: every output of a live run, after its last revisions, equals the batch answer, wherever the run stopped."""
 
 from __future__ import annotations
 
@@ -60,7 +60,21 @@ def sessions(longest: str) -> gn.Pipeline:
     return gn.Pipeline(gn.Sessions(payments.by("key"), gap="2s", max_length=longest, **figures, twice=twice))
 
 
+def joins() -> gn.Pipeline:
+    """Joins whose events come out without a partner too."""
+    sides = payments.by("key"), clicks.by("key")
+    select = {"amount": "payments.amount", "kind": "clicks.kind"}
+    return gn.Pipeline(
+        gn.Features(payments, n=payments.by("key").count(over="2s")),
+        joins=[
+            gn.IntervalJoin("before", *sides, lower="-2s", upper="0s", how="left", select=select),
+            gn.IntervalJoin("around", *sides, lower="-1s", upper="3s", how="full", select=select),
+        ],
+    )
+
+
 PIPELINES = [
+    joins().plan,
     *(patterns(skip).plan for skip in ("past_last_event", "to_next", "no_skip")),
     *(sessions(longest).plan for longest in ("4s", "1d")),
 ]
@@ -149,9 +163,10 @@ def test_i2_every_output_comes_to_the_batch_answer_wherever_the_run_stopped(
         BatchOptions(part_rows=part_rows, threads=threads),
     )
     assert result.agrees, result
-    assert result.outputs.keys() == ({"sessions"} if plan.sessions else {"matches"})
-    (output,) = result.outputs.values()
-    assert (output.first, output.largest) == (None, None)
-    if most is None or most > len(of_payments.values):
-        # Every stream came to its end, so nothing was open.
-        assert output.undecided == 0
+    joined = {f"joins.{join.name}" for join in plan.joins}
+    assert result.outputs.keys() == (joined or {"sessions" if plan.sessions else "matches"})
+    for output in result.outputs.values():
+        assert (output.first, output.largest) == (None, None)
+        if most is None or most > len(of_payments.values):
+            # Every stream came to its end, so nothing was open.
+            assert output.undecided == 0

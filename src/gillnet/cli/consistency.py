@@ -194,7 +194,7 @@ def _consistency_table(result: Consistency) -> Table:
 
 def _unequal(name: str, output: OutputConsistency) -> str:
     """Say what is not equal, by kind, and what could not be compared."""
-    open_ = {"sessions": "open at the end: left out", "matches": "waiting at the end: left out"}.get(name, "left out")
+    open_ = f"{'open' if name == 'sessions' else 'waiting'} at the end: left out"
     kinds = {"differing": output.differing, "missing": output.missing, "extra": output.extra, open_: output.undecided}
     return "".join(f", {count:,} {kind}" for kind, count in kinds.items() if count)
 

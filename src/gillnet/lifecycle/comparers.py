@@ -1,7 +1,7 @@
 """What is compared of each output beside the rows: how its rows are known, and which of them a run that stopped could not know.
 
-A session closes, and a match that waits for its time is complete, when the watermark of its stream has passed. Where the run
-stopped before that, the batch answer says more than the run could: such rows are left out, and counted.
+A session closes, a match that waits for its time is complete, and an event of an outer join has no partner, when a watermark has
+passed. Where the run stopped before that, the batch answer says more than the run could: such rows are left out, and counted.
 """
 
 from __future__ import annotations
@@ -45,12 +45,40 @@ class JoinComparer(OutputComparer):
         The join.
     records
         What the run wrote to its output.
+    passed_us
+        Each stream's watermark when the run stopped, microseconds UTC: events of an outer side for which it could still have
+        brought a partner waited. None where that is not known: then the last event without one tells how far the run had come.
     """
 
-    def __init__(self, join: IntervalJoinNode, records: Records) -> None:
+    def __init__(self, join: IntervalJoinNode, records: Records, passed_us: Mapping[str, int | None]) -> None:
+        self._alone_before: dict[str, int] = {}
+        for side, other, stream, reach_us in (
+            ("left", "right", join.right.stream, join.upper_us),
+            ("right", "left", join.left.stream, -join.lower_us),
+        ):
+            passed = passed_us[stream]
+            if passed is None:
+                self._alone_before[side] = (
+                    max(_ends(records, f"{side}_time", without=f"{other}_id"), default=_NEVER) + 1
+                )
+            else:
+                self._alone_before[side] = passed - reach_us
         super().__init__(
             f"joins.{join.name}", "row of a join", ("left_id", "right_id"), records, encoder=join_encoder(join)
         )
+
+    def expect(self, rows: Batch) -> None:
+        """Hold rows of the batch answer against what was emitted; events that waited for a partner are left out."""
+        before = np.full(rows.num_rows, np.iinfo(np.int64).max)
+        ends = np.zeros(rows.num_rows, np.int64)
+        for side, other in (("left", "right"), ("right", "left")):
+            alone = pc.is_null(rows.column(f"__{other}_id")).to_numpy(zero_copy_only=False)
+            before[alone] = self._alone_before[side]
+            ends[alone] = _micros(rows, f"__{side}_time")[alone]
+        known, waiting = _split(rows, ends, before)
+        super().expect(known)
+        for _ in self._leave_out(waiting):
+            pass
 
     def _absent(self, name: str) -> bytes:  # noqa: ARG002 - either side may have no event
         return b"null"
@@ -137,16 +165,16 @@ class MatchComparer(OutputComparer):
             pass
 
 
-def _ends(records: Records, column: str, **only: str) -> Iterator[int]:
-    """Yield the ends of all records that say something, microseconds UTC; of those with certain values alone."""
+def _ends(records: Records, column: str, *, without: str = "replaced_by", **only: str) -> Iterator[int]:
+    """Yield the times of all records that say something, microseconds UTC; of those without a field or with certain values alone."""
     for record in records():
         row = msgspec.json.decode(record)
-        if not row.get("withdrawn") and "replaced_by" not in row and all(row.get(n) == v for n, v in only.items()):
+        if not row.get("withdrawn") and without not in row and all(row.get(name) == is_ for name, is_ in only.items()):
             yield (datetime.fromisoformat(row[column]) - _EPOCH) // _MICROSECOND
 
 
 def _micros(rows: Batch, column: str) -> NDArray[np.int64]:
-    times: NDArray[np.int64] = rows.column(column).cast(pa.int64()).to_numpy()
+    times: NDArray[np.int64] = rows.column(column).cast(pa.int64()).fill_null(0).to_numpy()
     return times
 
 

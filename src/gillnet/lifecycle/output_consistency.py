@@ -81,7 +81,7 @@ class OutputConsistency:
         Rows that the run took back.
     undecided
         Rows of the batch answer that the run could not know when it stopped, which are in none of the other figures: sessions that
-        were open, matches that waited for their time.
+        were open, matches that waited for their time, events that waited for a partner.
     largest
         The largest difference of a number among the rows that differ: (identity, name, absolute difference); of events, how many
         are in one of the two only.

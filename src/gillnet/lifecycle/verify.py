@@ -42,7 +42,8 @@ def verify(
         If something cannot be read, or is not of this plan.
     """
     names = _outputs(run)
-    comparers = {name: _comparer(run, name) for name in names if run.uri(name) is not None}
+    passed_us = run.watermarks() if names else {}
+    comparers = {name: _comparer(run, name, passed_us) for name in names if run.uri(name) is not None}
     joins = any(name.startswith("joins.") for name in comparers)
     runtime = BatchRuntime(run.plan, joins=joins, matches=MATCHES in comparers, options=options)
     parts = runtime.run(run.accepted_events())
@@ -60,13 +61,13 @@ def _outputs(run: FinishedRun) -> list[str]:
     return names + [f"joins.{join.name}" for join in run.plan.joins]
 
 
-def _comparer(run: FinishedRun, name: str) -> OutputComparer:
+def _comparer(run: FinishedRun, name: str, passed_us: Mapping[str, int | None]) -> OutputComparer:
     records = partial(run.records, name)
     if name == SESSIONS:
-        return SessionComparer(run.plan, records, run.watermarks()[run.plan.root])
+        return SessionComparer(run.plan, records, passed_us[run.plan.root])
     if name == MATCHES:
-        return MatchComparer(run.plan, records, run.watermarks())
-    return JoinComparer(next(join for join in run.plan.joins if name == f"joins.{join.name}"), records)
+        return MatchComparer(run.plan, records, passed_us)
+    return JoinComparer(next(join for join in run.plan.joins if name == f"joins.{join.name}"), records, passed_us)
 
 
 def _rows(parts: Iterable[BatchPart], comparers: Mapping[str, OutputComparer]) -> Iterator[Batch]:
