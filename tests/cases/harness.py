@@ -32,6 +32,7 @@ from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.batch import BatchOptions, BatchPart, BatchRuntime, parquet_events
 from gillnet.runtimes.embedded import EmbeddedRuntime, Outputs, RuntimeOptions
 from gillnet.runtimes.embedded.joins import join_encoder
+from gillnet.runtimes.embedded.matches import match_encoder
 from gillnet.runtimes.embedded.revisions import REVISIONS
 from gillnet.runtimes.embedded.stages import key_column, session_encoder
 from gillnet.stores.history import History, HistoryWriter
@@ -223,8 +224,14 @@ def run_batch(case: Case, *, options: BatchOptions | None = None) -> Outcome:
     return Outcome(
         [text.decode() for part in parts for text in rows.encode(Batch.from_pyarrow(part.rows))],
         final_sessions(sessions),
+        final_matches(_matches(parts)),
         joins=sorted(line for join in plan.joins for line in final_join(join.name, _joined(join, parts))),
     )
+
+
+def _matches(parts: Sequence[BatchPart]) -> list[str]:
+    found = [part.matches for part in parts if part.matches is not None]
+    return [text.decode() for rows in found for text in match_encoder().encode(Batch.from_pyarrow(rows))]
 
 
 def _joined(join: IntervalJoinNode, parts: Sequence[BatchPart]) -> list[str]:

@@ -156,7 +156,7 @@ class _Run:
             }
         events = sorted(self.root.events, key=lambda event: event.order)
         rows = [_object(self._row_fields(event, event.time)) for event in events]
-        return Outcome(rows, self.result.sessions, joins=self.result.joins)
+        return Outcome(rows, self.result.sessions, self.result.matches, joins=self.result.joins)
 
     def _arrive(self, step: Step, value: bytes) -> None:
         stream = self.streams[step.stream]

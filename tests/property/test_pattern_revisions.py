@@ -7,9 +7,9 @@ from __future__ import annotations
 from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_engine import SECOND, START, TAKEN, Row, batch_of, event_lists, split, stream_plan, with_times
+from kernel_engine import SECOND, START, TAKEN, Row, batch_of, event_lists, in_parts, split, stream_plan, with_times
 from pattern_strategies import evaluate, features, plan_of, seldom
-from test_batch import batch_rows
+from test_patterns import Consumer, expected_matches
 from test_revisions import EMISSIONS, Emitted, Run
 
 from gillnet._kernel import BatchEngine, Engine
@@ -76,26 +76,91 @@ def test_i2_the_last_revision_of_a_pattern_equals_the_complete_answer(
     assert run.engine.stats()["unrevised"] == 0
 
 
-@examples(150)
+@examples(200)
 @given(
     own=features(),
     lookups=looked_up,
     roots=event_lists(20, keys=KEYS),
     others=event_lists(20, keys=KEYS),
     cuts=st.lists(st.integers(0, 1_000), max_size=6),
+    shards=st.sampled_from([1, 2, 5]),
+    threads=st.sampled_from([1, 2]),
+    most=st.sampled_from([1, 3, 1_000]),
 )
-def test_i2_the_batch_answer_of_a_pattern_is_the_complete_answer(own, lookups, roots, others, cuts):
-    """I2: whatever the parts."""
+def test_i2_the_batch_answer_of_a_pattern_is_the_complete_answer(
+    own, lookups, roots, others, cuts, shards, threads, most
+):
+    """I2: rows and matches, whatever the parts, shards and threads; a match is said once. I7: in the end nothing is held."""
     nodes = [*own, *renamed(lookups)]
     others = [row | {"id": f"o{row['id']}"} for row in others] if lookups else []
     streams = [stream_plan("s"), *([stream_plan("o")] if lookups else [])]
-    engine = BatchEngine(plan_of(nodes, *streams), 2, 1)
+    engine = BatchEngine(plan_of(nodes, *streams), shards, threads)
     events = {"s": roots, **({"o": others} if lookups else {})}
-    rows, _ = batch_rows(engine, events, cuts)
-    assert len(rows) == len(roots)
+    consumer, rows = Consumer(), []
+    for batches, end in in_parts(events, cuts):
+        rows += with_times(engine.process(batches, end)[0])
+        consumer.take(engine, most)
+    assert [(row["ts"], row["id"]) for row in rows] == sorted((row["ts"], row["id"]) for row in roots)
     for row in rows:
         for node in nodes:
             assert row[node.name] == complete(node, events, row), (node, row["id"])
+    assert consumer.standing == expected_matches(own, roots) | expected_matches(renamed(lookups), others)
+    assert set(consumer.revisions.values()) <= {0}
+    assert engine.held() == (0, 0)
+
+
+@examples(100)
+@given(
+    nodes=features(),
+    events=event_lists(30, keys=KEYS),
+    cuts=st.lists(st.integers(0, 1_000), max_size=6),
+    most=st.integers(1, 4),
+    order=st.randoms(use_true_random=False),
+)
+def test_i2_with_few_partial_matches_live_and_batch_find_the_same(nodes, events, cuts, most, order):
+    """I2, I7: which partial matches are given up follows from the events, in the batch twin as live."""
+    plan = plan_of(nodes, limits={"max_partial_matches": most})
+    live, batch = Consumer(), Consumer()
+    shuffled = list(events)
+    order.shuffle(shuffled)
+    engine = Engine(plan)
+    for event in shuffled:
+        engine.process("s", batch_of([event]), START)
+        live.take(engine)
+    engine.finish("s")
+    live.take(engine)
+    twin = BatchEngine(plan, 2, 1)
+    for batches, end in in_parts({"s": events}, cuts):
+        twin.process(batches, end)
+        batch.take(twin)
+    assert batch.standing == live.standing
+
+
+def test_matches_that_nobody_takes_are_not_held():
+    """I7: an engine that is not asked for matches gives its events back with each part; one that is, once they were taken."""
+    rows = [{"id": f"e{number:03}", "ts": START + number * SECOND, "key": "a", "b": True} for number in range(300)]
+    parts = in_parts({"s": rows}, [50, 100, 150, 200, 250])
+    told, untold = BatchEngine(plan_of([seldom()]), 2, 1), BatchEngine(plan_of([seldom()]), 2, 1, False)
+    for batches, end in parts:
+        told.process(batches, end)
+        untold.process(batches, end)
+        assert untold.held()[1] <= 60
+    assert untold.matches(10) is None
+    assert untold.held() == (0, 0)
+    assert told.held()[1] == 300
+    found = 0
+    while (batch := told.matches(10)) is not None:
+        found += batch.num_rows
+    assert (found, told.held()) == (150, (0, 0))
+
+
+def test_a_key_over_its_limit_tells_of_its_matches_before_their_events_go():
+    rows = [{"id": f"e{number:03}", "ts": START + number * SECOND, "key": "a", "b": True} for number in range(100)]
+    twin = BatchEngine(plan_of([seldom()], limits={"max_events_per_key": 7}), 1, 1)
+    twin.process([("s", batch_of(rows))])
+    consumer = Consumer()
+    consumer.take(twin)
+    assert sorted(consumer.standing) == [("f", "a", f"e{n:03}", f"e{n + 1:03}") for n in range(0, 100, 2)]
 
 
 @examples(150)

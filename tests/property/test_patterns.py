@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kernel_engine import SECOND, START, TAKEN, Row, batch_of, event_lists, split, stream_plan
 from pattern_strategies import evaluate, features, plan_of
 
-from gillnet._kernel import Batch, Engine
+from gillnet._kernel import Batch, BatchEngine, Engine
 from gillnet.plan.patterns import PatternNode, SequenceNode
 from gillnet.testing.oracle import Event
 from gillnet.testing.oracle_patterns import Match, find_matches, read_pattern
@@ -35,7 +35,7 @@ class Consumer:
         self.standing: dict[tuple[str, str, str, str], list[tuple[str, str]]] = {}
         self.revisions: dict[tuple[str, str, str, str], int] = {}
 
-    def take(self, engine: Engine, most: int = 3) -> None:
+    def take(self, engine: Engine | BatchEngine, most: int = 3) -> None:
         while (batch := engine.matches(most)) is not None:
             for row in rows_of(batch):
                 identity = (row["pattern"], row["key"], row["first"], row["last"])

@@ -16,9 +16,10 @@ pub struct PyBatchEngine(BatchEngine);
 #[pymethods]
 impl PyBatchEngine {
     #[new]
-    fn new(plan: &str, shards: usize, threads: usize) -> PyResult<Self> {
+    #[pyo3(signature = (plan, shards, threads, matches=true))]
+    fn new(plan: &str, shards: usize, threads: usize, matches: bool) -> PyResult<Self> {
         let plan = Plan::from_json(plan).map_err(kernel_error)?;
-        Ok(Self(BatchEngine::new(&plan, shards, threads).map_err(kernel_error)?))
+        Ok(Self(BatchEngine::new(&plan, shards, threads, matches).map_err(kernel_error)?))
     }
 
     /// The rows of every event before `until_us` that was not handed in yet (none: of all), and the sessions that closed.
@@ -40,6 +41,12 @@ impl PyBatchEngine {
         let engine = &mut self.0;
         let joined = py.detach(|| engine.joined(most)).map_err(kernel_error)?;
         Ok(joined.map(|(number, batch)| (number, PyBatch(batch))))
+    }
+
+    /// The next matches of the part processed last, about `most`; None if there are no more.
+    fn matches(&mut self, py: Python<'_>, most: usize) -> PyResult<Option<PyBatch>> {
+        let engine = &mut self.0;
+        Ok(py.detach(|| engine.matches(most)).map_err(kernel_error)?.map(PyBatch))
     }
 
     fn lookback_us(&self) -> Option<i64> {

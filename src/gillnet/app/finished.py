@@ -19,6 +19,7 @@ from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.messages import RawBatch
 from gillnet.operators.decode import stream_decoder
+from gillnet.operators.progress import END_OF_TIME_US
 from gillnet.plan.nodes import PipelinePlan, StreamNode
 from gillnet.runtimes.batch import parquet_events, source_events
 from gillnet.runtimes.embedded.revisions import REVISIONS
@@ -126,6 +127,21 @@ class FinishedRun:
         unpack: Callable[[bytes], bytes] = _value_in_file if _is_file(uri) else bytes
         return map(unpack, self.records(output))
 
+    def watermarks(self) -> dict[str, int | None]:
+        """Return each stream's watermark when the run stopped, microseconds UTC; None where that is not known.
+
+        The history says so. From a source, one that was read to its end has passed all of event time.
+        """
+        last: dict[str, int | None] = {stream.name: END_OF_TIME_US for stream in self.plan.streams}
+        if self._config.history is None:
+            return {name: mark if _ends(self._config.sources[name]) else None for name, mark in last.items()}
+        for run in History(self._config.history).runs():
+            for name in run.files.keys() & last.keys():
+                mark, before = END_OF_TIME_US if name in run.ended else run.watermarks.get(name), last[name]
+                # A run goes on where the one before it stopped, or begins further back.
+                last[name] = mark if None in (mark, before) or before == END_OF_TIME_US else max(mark or 0, before or 0)
+        return last
+
     def uri(self, output: str) -> str | None:
         """Return where an output went; None if nowhere."""
         return self._uris.get(output)
@@ -135,6 +151,12 @@ def _events_of(history: History, stream: StreamNode) -> Iterator[pa.RecordBatch]
     """Yield a stream's events without when and where they arrived."""
     for batch in parquet_events(history.files(stream.name)):
         yield batch.select(list(stream.schema))
+
+
+def _ends(source: str) -> bool:
+    """Whether a source comes to an end by itself."""
+    parsed = parse_uri(source, what="Source")
+    return parsed.scheme != "kafka" or parsed.parameters.get("until_end") == "true"
 
 
 def _is_file(uri: str) -> bool:

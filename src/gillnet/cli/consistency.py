@@ -24,7 +24,7 @@ from gillnet.connectors.uri import open_sink, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.ports import Sink
 from gillnet.lifecycle.consistency import Consistency, Difference, first_difference
-from gillnet.lifecycle.join_consistency import JoinConsistency, JoinDifference
+from gillnet.lifecycle.output_consistency import OutputConsistency, OutputDifference
 from gillnet.lifecycle.repair import Repair
 from gillnet.lifecycle.repair import repair as repair_run
 from gillnet.lifecycle.verify import verify as verify_run
@@ -64,8 +64,8 @@ def verify(
     """Compare what a run emitted, after its last revisions, with the batch answer.
 
     Give the options that the run had. With --history the batch answer is over exactly the events that the run accepted; with
-    --source over what the source has, without what the run set aside. Rows of joins are compared too.
-    Exit code 1 if a row differs.
+    --source over what the source has, without what the run set aside. Sessions, matches of patterns and rows of joins are
+    compared too, where the run wrote them. Exit code 1 if anything differs.
     """
     chosen = _config(config, source, history, sink, sinks, settings, models)
     plan = load_pipeline(app).plan
@@ -161,7 +161,7 @@ def _print_consistency(plan: PipelinePlan, result: Consistency) -> None:
         console.print(f"largest difference: {largest[1]} of {largest[0]}, by {number(largest[2])}")
     first = first_difference(result.differences)
     stories = [] if first is None else [_story(first)]
-    stories += [_join_story(name, join.first) for name, join in result.joins.items() if join.first is not None]
+    stories += [_output_story(name, output) for name, output in result.outputs.items()]
     for line in itertools.chain.from_iterable(stories):
         console.print(line, markup=False)
 
@@ -185,14 +185,17 @@ def _consistency_table(result: Consistency) -> Table:
         table.add_row(
             "left out", f"{len(result.left_out)}", f"features that follow the population: {', '.join(result.left_out)}"
         )
-    for name, join in result.joins.items():
-        table.add_row(name, f"{join.rows:,} rows", f"[bold]{_percent(join.share)}[/bold]{_unequal(join)}")
+    for name, output in result.outputs.items():
+        table.add_row(name, f"{output.rows:,} rows", f"[bold]{_percent(output.share)}[/bold]{_unequal(name, output)}")
+    for name in result.unwritten:
+        table.add_row(name, "-", "went nowhere: not compared")
     return table
 
 
-def _unequal(join: JoinConsistency) -> str:
-    """Say what is not equal, by kind."""
-    kinds = {"differing": join.differing, "missing": join.missing, "extra": join.extra}
+def _unequal(name: str, output: OutputConsistency) -> str:
+    """Say what is not equal, by kind, and what could not be compared."""
+    open_ = f"{'open' if name == 'sessions' else 'waiting'} at the end: left out"
+    kinds = {"differing": output.differing, "missing": output.missing, "extra": output.extra, open_: output.undecided}
     return "".join(f", {count:,} {kind}" for kind, count in kinds.items() if count)
 
 
@@ -224,23 +227,46 @@ def _story(difference: Difference) -> Iterator[str]:
             yield f"    {name}: {mine.get(name)} written, {theirs.get(name)} in the batch answer"
 
 
-def _join_story(name: str, difference: JoinDifference) -> Iterator[str]:
-    """Tell a joined row's history, and what it should be."""
-    left, right = ("nothing" if side is None else side for side in (difference.left_id, difference.right_id))
-    yield f"first differing row of {name}: {left} with {right}"
-    for step in difference.history[:_SHOWN_STEPS]:
-        said = "was withdrawn" if step.get("withdrawn") else f"went out: {_columns(step)}"
+def _output_story(name: str, output: OutputConsistency) -> Iterator[str]:
+    """Tell by how much rows differ, the history of the first that does, and what it should be."""
+    if output.largest is not None:
+        identity, column, gap = output.largest
+        yield f"largest difference of {name}: {column} of {_identity(name, identity)}, by {number(gap)}"
+    first = output.first
+    if first is None:
+        return
+    yield f"first differing row of {name}: {_identity(name, first.identity)}"
+    for step in first.history[:_SHOWN_STEPS]:
+        said = f"went out: {_content(step, first)}"
+        if step.get("withdrawn"):
+            said = "was withdrawn"
+        elif "replaced_by" in step:
+            said = f"was replaced by the session of {step['replaced_by']}"
         yield f"  revision {step['revision']} {said}"
-    if not difference.history:
+    if not first.history:
         yield "  the run never wrote it"
-    if difference.expected is None:
+    if first.expected is None:
         yield "  the batch answer does not have it"
     else:
-        yield f"  batch answer: {_columns(difference.expected)}"
+        yield f"  batch answer: {_content(first.expected, first)}"
 
 
-def _columns(row: dict[str, Any]) -> str:
-    shown = {name: row[name] for name in ("key", "left_time", "right_time") if name in row} | row.get("columns", {})
+def _identity(name: str, identity: dict[str, Any]) -> str:
+    values = ["nothing" if value is None else str(value) for value in identity.values()]
+    if name == "sessions":
+        return "{} from {}".format(*values)
+    if name == "matches":
+        return "{} of {}, {} to {}".format(*values)
+    return " with ".join(values)
+
+
+def _content(row: dict[str, Any], of: OutputDifference) -> str:
+    """Write what a row says beside what it is known by."""
+    hidden = {*of.identity, "revision", "withdrawn", "saturated"}
+    shown = {name: value for name, value in row.items() if name not in hidden and not isinstance(value, dict)}
+    shown |= row.get("columns", {}) | row.get("features", {})
+    if "events" in shown:
+        shown["events"] = " ".join(f"{event['step']}:{event['id']}" for event in shown["events"])
     return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
@@ -251,11 +277,25 @@ def _scored(side: dict[str, Any]) -> str:
 def _as_json(result: Consistency) -> dict[str, Any]:
     figures = ("rows", "equal", "share", "differing", "missing", "extra", "revised", "other_model", "left_out")
     largest = result.largest
-    joins = {name: asdict(join) | {"share": join.share} for name, join in result.joins.items()}
+    outputs = {name: _output_as_json(output) for name, output in result.outputs.items()}
     return {name: getattr(result, name) for name in figures} | {
-        "joins": joins,
+        "sessions": outputs.get("sessions"),
+        "matches": outputs.get("matches"),
+        "joins": {name: output for name, output in outputs.items() if name.startswith("joins.")},
+        "unwritten": result.unwritten,
         "largest": largest and dict(zip(("id", "name", "difference"), largest, strict=True)),
         "first": _difference_as_json(first_difference(result.differences)),
+    }
+
+
+def _output_as_json(output: OutputConsistency) -> dict[str, Any]:
+    first, largest = output.first, output.largest
+    return asdict(output) | {
+        "share": output.share,
+        "largest": largest and largest[0] | {"name": largest[1], "difference": largest[2]},
+        "first": first
+        and first.identity
+        | {"names": first.names, "emitted": first.emitted, "expected": first.expected, "history": first.history},
     }
 
 

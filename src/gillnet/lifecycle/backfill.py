@@ -146,7 +146,7 @@ def write_as_corrected(
     """
     report = BackfillReport()
     scorer = wanted.scorer if wanted.scores else None
-    runtime = BatchRuntime(plan, scorer=scorer, decide=wanted.scores, joins=False, options=options)
+    runtime = BatchRuntime(plan, scorer=scorer, decide=wanted.scores, joins=False, matches=False, options=options)
     with (
         _RowFiles(out, "rows", file_format, report) as files,
         _RowFiles(out, "sessions", file_format, report) as closed,

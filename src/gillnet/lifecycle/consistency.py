@@ -24,7 +24,7 @@ from gillnet.runtimes.embedded.stages import SCORE_AS_SCORED, widened
 
 if TYPE_CHECKING:
     from gillnet._kernel import Batch
-    from gillnet.lifecycle.join_consistency import JoinConsistency
+    from gillnet.lifecycle.output_consistency import OutputConsistency
     from gillnet.plan.nodes import PipelinePlan
     from gillnet.serving.scorers import Scorer
 
@@ -94,8 +94,10 @@ class Consistency:
         Rows that another model version scored: their features are compared, their scores are not.
     differences
         The first `LOOKED_UP` of all that are not equal, in the order of the batch answer.
-    joins
-        How the rows of each join compare, by the name of its output.
+    outputs
+        How the rows of the other outputs compare, by name: sessions, matches, joins.
+    unwritten
+        Outputs that went nowhere and are not compared.
     """
 
     rows: int = 0
@@ -107,12 +109,13 @@ class Consistency:
     left_out: tuple[str, ...] = ()
     other_model: int = 0
     differences: list[Difference] = field(default_factory=list)
-    joins: dict[str, JoinConsistency] = field(default_factory=dict)
+    outputs: dict[str, OutputConsistency] = field(default_factory=dict)
+    unwritten: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
-        """Whether every row is equal, those of joins too."""
-        return self.equal == self.rows and all(join.equal == join.rows for join in self.joins.values())
+        """Whether every row is equal, those of the other outputs too."""
+        return self.equal == self.rows and all(output.agrees for output in self.outputs.values())
 
     @property
     def share(self) -> float:

@@ -88,7 +88,7 @@ def repair(run: FinishedRun, scorer: Scorer | None, sink: Sink, *, options: Batc
     if result.since_us is None:
         return result
     late = {stream.name: run.set_aside(stream.name, *LATE) for stream in run.plan.streams}
-    parts = BatchRuntime(run.plan, joins=False, options=options).run(
+    parts = BatchRuntime(run.plan, joins=False, matches=False, options=options).run(
         chained(run.events(), late), from_us=result.since_us
     )
     expected = (Batch.from_pyarrow(part.rows) for part in parts)

@@ -40,7 +40,7 @@ JOINED_ROWS = 1_000_000
 JOINED_FILES = 64
 """So many small files are joined, whatever their rows."""
 
-_RUN, _ENDED = b"gillnet.run", b"gillnet.ended"
+_RUN, _ENDED, _WATERMARK = b"gillnet.run", b"gillnet.ended", b"gillnet.watermark"
 _NAME = re.compile(r"part-(\d{12})-(\d{12})\.parquet")
 _GROUP_ROWS = 131_072
 
@@ -52,7 +52,9 @@ class _Stream:
     columns: pa.Schema = PLACE_COLUMNS
     waiting: list[pa.RecordBatch] = field(default_factory=list)
     ended: int | None = None
-    end_is_written: bool = True
+    watermark_us: int | None = None
+    is_written: bool = True
+    """What its files say of the end and the watermark is the last that is known."""
     small: list[tuple[Path, int]] = field(default_factory=list)
 
 
@@ -120,7 +122,7 @@ class HistoryWriter:
         import pyarrow.parquet as pq
 
         try:
-            run, ended = _run_of(path)
+            run, ended, _ = _run_of(path)
             if str(run).encode() != self._run:
                 return False
             table = pq.read_table(path, partitioning=None)
@@ -140,16 +142,22 @@ class HistoryWriter:
     def end(self, stream: str, number: int) -> None:
         """Note that a bounded stream had ended before micro-batch ``number``: from then on nobody waits for it."""
         self._of(stream).ended = number
-        self._of(stream).end_is_written = False
+        self._of(stream).is_written = False
+
+    def passed(self, stream: str, watermark_us: int) -> None:
+        """Note how far the watermark of a stream has come: what it has not passed was open when a run stopped."""
+        known = self._streams.get(stream)
+        if known is not None and known.watermark_us != watermark_us:
+            known.watermark_us, known.is_written = watermark_us, False
 
     def commit(self) -> None:
         """Return when every event so far is in a file that can be read."""
         for stream in self._streams.values():
-            if stream.waiting or not stream.end_is_written:
+            if stream.waiting or not stream.is_written:
                 table = pa.Table.from_batches(stream.waiting, stream.columns)
                 path = self._write(stream, table, stream.next_number, stream.next_number)
                 stream.next_number += 1
-                stream.waiting, stream.end_is_written = [], True
+                stream.waiting, stream.is_written = [], True
                 stream.small.append((path, table.num_rows))
             if len(stream.small) >= self._joined_files or sum(n for _, n in stream.small) >= self._joined_rows:
                 self._join(stream)
@@ -178,8 +186,9 @@ class HistoryWriter:
 
         path = stream.directory / f"part-{first:012}-{last:012}.parquet"
         torn = path.with_suffix(".tmp")
-        ended = {} if stream.ended is None else {_ENDED: str(stream.ended).encode()}
-        table = table.replace_schema_metadata({_RUN: self._run, **ended})
+        told = {_ENDED: stream.ended, _WATERMARK: stream.watermark_us}
+        known = {name: str(value).encode() for name, value in told.items() if value is not None}
+        table = table.replace_schema_metadata({_RUN: self._run, **known})
         try:
             with torn.open("wb") as file:
                 pq.write_table(table, file, compression="zstd", row_group_size=_GROUP_ROWS)
@@ -224,11 +233,14 @@ class Run:
         By stream, in the order of arrival.
     ended
         By stream that ended, the number of the first micro-batch after its end.
+    watermarks
+        By stream, how far its watermark had come at the last commit, microseconds UTC; 2⁶³ - 1 at its end.
     """
 
     number: int
     files: Mapping[str, tuple[Path, ...]]
     ended: Mapping[str, int]
+    watermarks: Mapping[str, int]
 
 
 class History:
@@ -269,16 +281,17 @@ class History:
         """Return the runs that wrote it, in their order."""
         runs: dict[int, dict[str, list[Path]]] = {}
         ended: dict[int, dict[str, int]] = {}
+        marks: dict[int, dict[str, int]] = {}
         for stream, files in self._files.items():
             for path in files:
-                number, end = _run_of(path)
+                number, end, mark = _run_of(path)
                 runs.setdefault(number, {}).setdefault(stream, []).append(path)
                 if end is not None:
                     ended.setdefault(number, {})[stream] = end
-        return [
-            Run(number, {name: tuple(files) for name, files in runs[number].items()}, ended.get(number, {}))
-            for number in sorted(runs)
-        ]
+                if mark is not None:
+                    marks.setdefault(number, {})[stream] = mark
+        files_of = {number: {name: tuple(files) for name, files in of.items()} for number, of in runs.items()}
+        return [Run(n, files_of[n], ended.get(n, {}), marks.get(n, {})) for n in sorted(runs)]
 
 
 def history_files(directory: Path) -> list[Path]:
@@ -343,7 +356,8 @@ def _batches(files: tuple[Path, ...]) -> Iterator[pa.RecordBatch]:
             raise SourceError(f"{path}: the history cannot be read: {' '.join(str(error).split())}.") from error
 
 
-def _run_of(path: Path) -> tuple[int, int | None]:
+def _run_of(path: Path) -> tuple[int, int | None, int | None]:
+    """Return a file's run, the end of its stream and its watermark."""
     import pyarrow.parquet as pq
 
     try:
@@ -352,7 +366,8 @@ def _run_of(path: Path) -> tuple[int, int | None]:
         raise SourceError(f"{path}: the history cannot be read: {' '.join(str(error).split())}.") from error
     if _RUN not in metadata:
         raise SourceError(f"{path}: this is no file of a history, which names its run; take it out of there.")
-    return int(metadata[_RUN]), int(metadata[_ENDED]) if _ENDED in metadata else None
+    end, mark = (int(metadata[name]) if name in metadata else None for name in (_ENDED, _WATERMARK))
+    return int(metadata[_RUN]), end, mark
 
 
 def batch_number(events: pa.RecordBatch) -> int:

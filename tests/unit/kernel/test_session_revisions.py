@@ -6,6 +6,7 @@ import pytest
 from kernel_engine import ARRIVAL, SECOND, START, batch_of, engine_plan, stream_plan, with_times
 
 from gillnet._kernel import Engine
+from gillnet.operators.features import Outcome
 from gillnet.plan.nodes import AggregateNode, SessionWindow, SlidingWindow
 
 GAP, LONGEST = 10 * SECOND, 60 * SECOND
@@ -142,3 +143,24 @@ def test_what_was_said_of_sessions_is_forgotten_with_them():
     for minute in range(0, 200, 3):
         sessions_after(engine, ("a", 60 * minute), ("b", 60 * minute + 15))
     assert engine.stats()["timers"] < 8
+
+
+def test_i2_closing_sessions_forgets_no_event_that_a_row_is_still_to_be_revised_by():
+    """The host looks for closed sessions before it looks for revisions; the events behind the watermark must be there yet."""
+    sessions = {"key": "key", "gap_us": GAP, "max_length_us": LONGEST}
+    stream = stream_plan("s", allowed_lateness_us=0)
+    engine = Engine(engine_plan([CLICKS], stream, sessions=sessions, revisions=True))
+    times = [("a", 12), ("a", 5), ("b", 500)]
+    events = [{"id": f"{key}{at}", "ts": START + at * SECOND, "key": key} for key, at in times]
+    engine.register_partition("s", 0, ARRIVAL)
+    engine.register_partition("s", 1, ARRIVAL)
+    outcomes, _ = engine.process("s", batch_of(events), ARRIVAL, [0, 1, 0])
+    assert set(outcomes) == {Outcome.ACCEPTED}
+    engine.process("s", batch_of([{"id": "b501", "ts": START + 501 * SECOND, "key": "b"}]), ARRIVAL, [1])
+    drained(engine)
+    engine.process("s", batch_of([]), ARRIVAL, [])
+    drained(engine)
+    revised = engine.revisions(10)
+    assert revised is not None
+    assert [(row["id"], row["clicks"]) for row in with_times(revised)] == [("a12", 2)]
+    assert engine.stats()["unrevised"] == 0

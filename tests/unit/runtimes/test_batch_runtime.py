@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 import gillnet as gn
+from gillnet._kernel import Batch
 from gillnet.connectors.memory import MemorySource
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.time import SECOND
@@ -163,6 +164,61 @@ def test_joins_may_be_left_out():
     parts = list(runtime.run({name: [batch] for name, batch in events(50).items()}))
     assert sum(part.rows.num_rows for part in parts) > 10
     assert not any(part.joined for part in parts)
+
+
+SMALL, LARGE, CLICKED = (
+    gn.step("small", where=gn.col("amount") < 8),
+    gn.step("large", where=gn.col("amount") > 12),
+    gn.step("clicked"),
+)
+FOUND = gn.Pipeline(
+    gn.Features(
+        payments,
+        tested=card.pattern(gn.seq(SMALL, LARGE), within="10s", skip="to_next"),
+        quiet=card.pattern(gn.seq(LARGE, gn.not_within(gn.col("amount") > 15, "1s")), within="5s", skip="no_skip"),
+        busy=clicks.by("card").pattern(gn.seq(CLICKED.times(3)), within="2s", skip="to_next").count().at("card"),
+    )
+)
+
+
+def matches_of(given: dict[str, pa.RecordBatch], *, bounds: Any = None, **options: Any) -> list[dict[str, Any]]:
+    """Return the matches, in the order of their text."""
+    runtime = BatchRuntime(FOUND.plan, options=BatchOptions(**options))
+    found: list[dict[str, Any]] = []
+    for part in runtime.run({name: [batch] for name, batch in given.items()}, **(bounds or {})):
+        assert Batch.from_pyarrow(part.rows).num_rows == part.rows.num_rows
+        if part.matches is not None:
+            assert part.rows.num_rows == 0
+            found += part.matches.to_pylist()
+    return sorted(found, key=repr)
+
+
+@pytest.mark.parametrize("options", [{"part_rows": 40}, {"memory_bytes": 4_000, "part_rows": 150, "threads": 3}])
+def test_matches_depend_on_no_option(options, tmp_path):
+    given = events(600)
+    whole = matches_of(given, threads=1)
+    assert {match["pattern"] for match in whole} == {"tested", "quiet", "busy"}
+    assert len(whole) > 300
+    assert matches_of(given, directory=tmp_path, **options) == whole
+
+
+def test_matches_in_bounds_are_those_of_the_whole():
+    given = events(600)
+    low, high = (START + seconds * SECOND for seconds in (20, 40))
+    wanted = [match for match in matches_of(given) if match["end"].timestamp() * SECOND >= low]
+    assert matches_of(given, bounds={"from_us": low}, part_rows=90) == wanted
+    # What must be absent after a match is not looked for beyond the end.
+    cut = [match for match in wanted if match["end"].timestamp() * SECOND < high and match["pattern"] != "quiet"]
+    bounded = matches_of(given, bounds={"from_us": low, "to_us": high})
+    assert [match for match in bounded if match["pattern"] != "quiet"] == cut
+    assert len(cut) > 50
+
+
+def test_matches_may_be_left_out():
+    runtime = BatchRuntime(FOUND.plan, matches=False)
+    parts = list(runtime.run({name: [batch] for name, batch in events(600).items()}))
+    assert any(row["tested"] for part in parts for row in part.rows.to_pylist())
+    assert all(part.matches is None for part in parts)
 
 
 def test_decisions_on_demand():

@@ -350,6 +350,12 @@ impl Engine {
         self.revisions.as_ref().map_or(0, Revisions::disturbances)
     }
 
+    /// Rows from this event time on wait, or can still be revised, and are read as of their own time.
+    fn still_read_from(&self) -> i64 {
+        let waiting = self.pending.as_ref().map_or(i64::MAX, Pending::earliest);
+        self.revisions.as_ref().map_or(i64::MAX, |_| self.revisable_from()).min(waiting)
+    }
+
     /// Before which event time no row can change any more.
     ///
     /// A row is changed by its own stream and by those that it looks up. One that is idle, or was never heard, would keep rows
@@ -395,9 +401,10 @@ impl Engine {
     /// # Errors
     /// An expression that fails.
     pub fn closed_sessions(&mut self, most: usize) -> Result<Option<RecordBatch>> {
+        // Rows that can still be revised read the events of sessions that are over.
+        let earliest = self.streams[self.root].earliest_accepted().min(self.still_read_from());
         let Some(sessions) = &mut self.sessions else { return Ok(None) };
-        let root = &self.streams[self.root];
-        let (mark, earliest) = (root.watermark.current(), root.earliest_accepted());
+        let mark = self.streams[self.root].watermark.current();
         let entity = &mut self.entities[sessions.entity];
         let rows = sessions.close(entity, mark, most)?;
         sessions.sweep(entity, 0, mark, earliest);
@@ -412,8 +419,7 @@ impl Engine {
                 stream.seen.sweep(earliest);
             }
         }
-        let waiting = self.pending.as_ref().map_or(i64::MAX, Pending::earliest);
-        let revisable = self.revisions.as_ref().map_or(i64::MAX, |_| self.revisable_from()).min(waiting);
+        let revisable = self.still_read_from();
         if let Some(revisions) = self.revisions.as_mut().filter(|_| revisable != i64::MIN) {
             revisions.expire(revisable);
         }

@@ -25,7 +25,7 @@ use crate::keyed::store::{EventBatch, Lane};
 use crate::pattern::definition::Definition;
 use crate::pattern::key::Reading;
 use crate::pattern::plan::PatternPlan;
-use crate::pattern::store::{Id, KeyLimits, PatternStats, PatternStore, Told};
+use crate::pattern::store::{Id, KeyLimits, PatternStats, PatternStore, Telling, Told};
 
 /// Columns of a match that went out.
 pub const MATCH: [&str; 9] = ["pattern", "key", "first", "last", "revision", "withdrawn", "start", "end", "events"];
@@ -121,9 +121,9 @@ impl Patterns {
             .collect()
     }
 
-    /// Tell nothing of matches: nobody will take it.
-    pub fn silence(&mut self) {
-        self.0.iter_mut().for_each(|pattern| pattern.store.silence());
+    /// Say when matches are put into words, before the first event.
+    pub fn tell_when(&mut self, telling: Telling) {
+        self.0.iter_mut().for_each(|pattern| pattern.store.tell_when(telling));
     }
 
     /// Read every feature for rows of the root, whose events are `arriving` with it or were kept before.
@@ -155,7 +155,7 @@ impl Patterns {
         let mut rows = Vec::new();
         for pattern in &mut self.0 {
             pattern.store.pass_time(watermark(&pattern.id.stream))?;
-            let told: Vec<Told> = pattern.store.take_told(most.saturating_sub(rows.len())).collect();
+            let told = pattern.store.take_told(most.saturating_sub(rows.len()))?;
             rows.extend(told.into_iter().map(|told| (&pattern.name, &pattern.store, told)).map(named));
         }
         if rows.is_empty() {
@@ -254,6 +254,27 @@ impl PatternEntity {
         Ok(changed)
     }
 
+    /// The events of a batch as [`Self::take`] takes them.
+    ///
+    /// # Errors
+    /// A condition that fails.
+    pub fn prepare<'a>(&self, batch: &'a RecordBatch, times: &'a [i64], ids: &'a [u128]) -> Result<EventBatch<'a>> {
+        prepare(self.store.definition(), batch, times, ids)
+    }
+
+    /// Event `i` of the batch arrives at `key`.
+    ///
+    /// # Errors
+    /// A condition that fails.
+    pub fn take(&mut self, key: &str, events: &EventBatch<'_>, i: usize) -> Result<()> {
+        self.store.arrive(key, events, i).map(|_| ())
+    }
+
+    /// Keys and events held.
+    pub fn held(&self) -> (usize, usize) {
+        self.store.held()
+    }
+
     /// Let the events of a batch arrive in order; read every feature as of each.
     ///
     /// # Errors
@@ -348,7 +369,8 @@ impl PatternEntity {
         self.store.read_state(from)
     }
 
-    fn read_into(&self, readings: &mut Builders, i: usize, key: &str, order: OrderKey, incomplete: bool) {
+    /// Read every feature of `key` as of a place in the order, for row `i`.
+    pub fn read_into(&self, readings: &mut Builders, i: usize, key: &str, order: OrderKey, incomplete: bool) {
         let mut saturated = incomplete;
         for (column, reading) in readings.columns.iter_mut().zip(self.read_at(key, order)) {
             column.push(reading.count);
@@ -371,7 +393,8 @@ impl PatternEntity {
         self.readings.iter().map(column).collect()
     }
 
-    fn builders(&self, rows: usize) -> Builders {
+    /// Readings without rows.
+    pub fn builders(&self, rows: usize) -> Builders {
         Builders { columns: self.columns(rows), saturated: Vec::new(), changed: Vec::new() }
     }
 }
@@ -400,7 +423,8 @@ impl ValueBuilder {
     }
 }
 
-struct Builders {
+/// Readings in the making.
+pub struct Builders {
     columns: Vec<ValueBuilder>,
     saturated: Vec<u32>,
     changed: Vec<(u32, i64)>,
@@ -416,7 +440,8 @@ impl Builders {
         }
     }
 
-    fn finish(self) -> PatternReadings {
+    /// The finished readings.
+    pub fn finish(self) -> PatternReadings {
         PatternReadings {
             columns: self.columns.into_iter().map(ValueBuilder::finish).collect(),
             saturated: self.saturated,

@@ -288,6 +288,11 @@ impl Key {
         }
     }
 
+    /// Whether [`Self::trim`] drops something.
+    pub fn exceeds(&self, stride: usize, limit: usize) -> bool {
+        self.rows.len() > limit * stride || self.search.matches.len() > limit
+    }
+
     /// Drop the oldest events and matches beyond `limit`.
     pub fn trim(&mut self, definition: &Definition, limit: usize, drop_event: impl FnMut(&[u64])) {
         let stride = definition.stride();

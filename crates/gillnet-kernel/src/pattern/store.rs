@@ -57,6 +57,17 @@ pub struct Told {
     pub events: Vec<(usize, Id, i64)>,
 }
 
+/// When what became of a match is put into words, which needs its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Telling {
+    /// As it happens, since its events may be gone before it is taken.
+    AtOnce,
+    /// When it is taken: whoever takes it sweeps only afterwards.
+    WhenTaken,
+    /// Not at all: nobody takes it.
+    Never,
+}
+
 /// Counters of a store.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PatternStats {
@@ -91,8 +102,9 @@ pub struct PatternStore {
     pub(super) holds: Vec<u64>,
     changes: Vec<Change>,
     pub(super) told: VecDeque<Told>,
-    /// Nobody takes what is told.
-    silent: bool,
+    telling: Telling,
+    /// Changes by slot that are put into words when they are taken, after what is in `told`.
+    untold: VecDeque<(u32, Change)>,
     /// When a match that waits for its time is complete: (time, slot).
     pub(super) timers: BinaryHeap<Reverse<(i64, u32)>>,
     pub(super) sweep_at: usize,
@@ -116,7 +128,8 @@ impl PatternStore {
             holds: Vec::new(),
             changes: Vec::new(),
             told: VecDeque::new(),
-            silent: false,
+            telling: Telling::AtOnce,
+            untold: VecDeque::new(),
             timers: BinaryHeap::new(),
             sweep_at: 0,
             events: 0,
@@ -134,9 +147,9 @@ impl PatternStore {
         self.over_us = self.over_us.max(over_us);
     }
 
-    /// Tell nothing of matches: nobody will take it.
-    pub fn silence(&mut self) {
-        self.silent = true;
+    /// Say when matches are put into words, before the first event.
+    pub fn tell_when(&mut self, telling: Telling) {
+        self.telling = telling;
     }
 
     /// How far ahead of its time an event can change readings; none where matches must not overlap, and one that is moved moves
@@ -161,7 +174,7 @@ impl PatternStore {
         }
         let slot = self.locate(key);
         self.fill_row(batch, i);
-        self.make_room(slot);
+        self.make_room(slot)?;
         let mut tools = Tools {
             definition: &self.definition,
             texts: &self.texts,
@@ -239,15 +252,24 @@ impl PatternStore {
         }
     }
 
-    /// Matches that were found, changed or withdrawn since the last call.
-    pub fn take_told(&mut self, most: usize) -> impl Iterator<Item = Told> + '_ {
+    /// Up to `most` matches that were found, changed or withdrawn since the last call.
+    ///
+    /// # Errors
+    /// A condition that fails.
+    pub fn take_told(&mut self, most: usize) -> Result<Vec<Told>> {
+        self.put_into_words(most)?;
         let most = most.min(self.told.len());
-        self.told.drain(..most)
+        Ok(self.told.drain(..most).collect())
     }
 
-    /// Whether there are any.
-    pub fn has_told(&self) -> bool {
-        !self.told.is_empty()
+    /// Have at least `most` changes in words, or all of them.
+    fn put_into_words(&mut self, most: usize) -> Result<()> {
+        while self.told.len() < most {
+            let Some((slot, change)) = self.untold.pop_front() else { break };
+            let told = self.told_of(slot, change)?;
+            self.told.extend(told);
+        }
+        Ok(())
     }
 
     /// Prune up to `slots` keys, going round: nothing will come or be read as of a time before `reach`.
@@ -288,33 +310,41 @@ impl PatternStore {
         Ok(())
     }
 
-    fn make_room(&mut self, slot: u32) {
+    fn make_room(&mut self, slot: u32) -> Result<()> {
+        let limit = self.limits.events - 1;
+        if !self.untold.is_empty() && self.slots[slot].key.exceeds(self.definition.stride(), limit) {
+            self.put_into_words(usize::MAX)?;
+        }
         let (lanes, texts, events) = (&self.text_lanes, &mut self.texts, &mut self.events);
         let key = &mut self.slots[slot].key;
-        key.trim(&self.definition, self.limits.events - 1, |row| {
+        key.trim(&self.definition, limit, |row| {
             *events -= 1;
             release_texts(texts, lanes, row);
         });
+        Ok(())
     }
 
     /// Turn changes into what is told of them: ids as their column has them, and the events of a match.
     fn tell(&mut self, slot: u32) -> Result<()> {
         let changes = std::mem::take(&mut self.changes);
-        if self.silent {
-            return Ok(());
-        }
-        for change in changes {
-            let (found, withdrawn) = match change {
-                Change::Found(found) => (found, false),
-                Change::Withdrawn(gone) => (gone, true),
-            };
-            let told = self.told_of(slot, &found, withdrawn)?;
-            self.told.extend(told);
+        match self.telling {
+            Telling::Never => {}
+            Telling::WhenTaken => self.untold.extend(changes.into_iter().map(|change| (slot, change))),
+            Telling::AtOnce => {
+                for change in changes {
+                    let told = self.told_of(slot, change)?;
+                    self.told.extend(told);
+                }
+            }
         }
         Ok(())
     }
 
-    fn told_of(&mut self, slot: u32, found: &Match, withdrawn: bool) -> Result<Option<Told>> {
+    fn told_of(&mut self, slot: u32, change: Change) -> Result<Option<Told>> {
+        let (found, withdrawn): (&Match, bool) = match &change {
+            Change::Found(found) => (found, false),
+            Change::Withdrawn(gone) => (gone, true),
+        };
         let Slot { name, key, .. } = &self.slots[slot];
         let stride = self.definition.stride();
         let event = |order| key.find(stride, order).map(|place| &key.rows()[place * stride..(place + 1) * stride]);
@@ -371,6 +401,11 @@ impl PatternStore {
             };
             row::set_lane(&mut self.row, number as u8, word);
         }
+    }
+
+    /// Keys and events held.
+    pub fn held(&self) -> (usize, usize) {
+        (self.index.len(), self.events)
     }
 
     /// Sizes. Walks over all keys.

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _BEGINNING = -(2**63)
 JOINED_AT_ONCE = 65_536
 """Rows of a join in one part, or somewhat more."""
+MATCHES_AT_ONCE = 16_384
+"""Matches in one part, or somewhat more."""
 _TIMES_OF_JOINS = ("__left_time", "__right_time")
 
 
@@ -60,7 +62,7 @@ class BatchOptions:
 
 @dataclass(frozen=True, slots=True)
 class BatchPart:
-    """Rows of a span of event time, in the order of (time, id), the sessions that closed, in the order of their ends, and joins' rows.
+    """Rows of a span of event time, in the order of (time, id); sessions that closed, in the order of their ends; joins' rows, matches.
 
     Columns of rows: the root stream's, the features, ``__feature_states``, for sessions ``__session_start``, further columns of
     the events as they came (such as ``__arrival_time``), and with scores ``score``, ``__score``, ``decision`` and ``reasons``.
@@ -72,11 +74,16 @@ class BatchPart:
         can find none after it; in no order that means anything. Columns: ``__key``, ``__left_id``, ``__left_time``, ``__right_id``,
         ``__right_time``, the join's own, and ``__revision``, ``__withdrawn``, ``__saturated``, which say nothing here. A span
         may have many pairs: they come in parts of their own, whose ``rows`` are empty.
+    matches
+        Matches of patterns that are complete with an event of the span, or with its time, in no order that means anything; in
+        parts of their own. Columns: ``pattern``, ``key``, ``first``, ``last``, ``revision`` and ``withdrawn``, which say nothing
+        here, ``start``, ``end``, ``events``.
     """
 
     rows: pa.RecordBatch
     sessions: pa.RecordBatch | None
     joined: Mapping[str, pa.RecordBatch] = field(default_factory=dict)
+    matches: pa.RecordBatch | None = None
 
 
 class BatchRuntime:
@@ -92,6 +99,8 @@ class BatchRuntime:
         Add decisions and reasons by the plan's policy; with a model this needs the scorer.
     joins
         Work the plan's joins out too.
+    matches
+        Give the matches of the plan's patterns too.
     options
         How the machine is used.
 
@@ -135,9 +144,11 @@ class BatchRuntime:
         scorer: Scorer | None = None,
         decide: bool = False,
         joins: bool = True,
+        matches: bool = True,
         options: BatchOptions | None = None,
     ) -> None:
         self.plan = plan if joins else replace(plan, joins=())
+        self._matches = matches
         self.options = options or BatchOptions()
         self.repeated: dict[str, int] = {}
         self._scoring = RowScoring(plan, scorer, decide=decide)
@@ -165,8 +176,8 @@ class BatchRuntime:
         Yields
         ------
         BatchPart
-            In the order of event time. Sessions and joins are those of the events before ``to_us``: sessions whose start is in
-            the bounds, and rows of joins whose later event is.
+            In the order of event time. Sessions, joins and matches are those of the events before ``to_us``: sessions whose start
+            is in the bounds, rows of joins whose later event is, and matches whose last event is.
         """
         engine = self._engine()
         reach = engine.lookback_us()
@@ -179,14 +190,19 @@ class BatchRuntime:
             for part, until in _prefetched(sorters, [*points, None]):
                 rows, sessions = engine.process(part, until)
                 answer = self._part(rows, sessions, from_us)
+                # Not a slice: where text begins behind the first byte, an empty one is refused by other readers of Arrow.
+                no_rows = pa.RecordBatch.from_pylist([], schema=answer.rows.schema)
                 yield answer
                 for joined in self._joined(engine, from_us):
-                    yield BatchPart(answer.rows.slice(0, 0), None, joined)
+                    yield BatchPart(no_rows, None, joined)
+                for matches in self._found(engine, from_us):
+                    yield BatchPart(no_rows, None, matches=matches)
 
     def _engine(self) -> BatchEngine:
         try:
             # More shards than threads: their keys are not equally busy.
-            return BatchEngine(dumps(self.plan), 1 if self._threads == 1 else 4 * self._threads, self._threads)
+            shards = 1 if self._threads == 1 else 4 * self._threads
+            return BatchEngine(dumps(self.plan), shards, self._threads, self._matches)
         except ValueError as error:
             raise PlanError(f"pipeline {self.plan.name!r} cannot be executed: {error}.") from error
 
@@ -229,6 +245,14 @@ class BatchRuntime:
                 rows = rows.filter(pc.or_kleene(*within_bounds))
             if rows.num_rows:
                 yield {self.plan.joins[number].name: rows}
+
+    def _found(self, engine: BatchEngine, from_us: int | None) -> Iterator[pa.RecordBatch]:
+        while (found := engine.matches(MATCHES_AT_ONCE)) is not None:
+            matches = found.to_pyarrow()
+            if from_us is not None:
+                matches = matches.filter(pc.greater_equal(matches.column("end"), instant(from_us)))
+            if matches.num_rows:
+                yield matches
 
 
 def _prefetched(

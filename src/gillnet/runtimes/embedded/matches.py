@@ -34,7 +34,7 @@ class MatchStage:
 
     def __init__(self, plan: PipelinePlan) -> None:
         self.wanted = any(isinstance(feature, PatternNode) for feature in plan.features)
-        self._encoder = EncodeOperator([ColumnField(name) for name in _FIELDS], omit_nulls=True)
+        self._encoder = match_encoder()
 
     def withdrawn(self, rows: Batch) -> int:
         """Return how many of the matches are none any more."""
@@ -43,3 +43,8 @@ class MatchStage:
     def encode(self, rows: Batch) -> tuple[list[bytes], list[bytes | None]]:
         """Return matches as JSON, and their keys."""
         return self._encoder.encode(rows), record_keys(rows, "key")
+
+
+def match_encoder() -> EncodeOperator:
+    """Return what writes matches as JSON."""
+    return EncodeOperator([ColumnField(name) for name in _FIELDS], omit_nulls=True)

@@ -474,6 +474,7 @@ class EmbeddedRuntime:
         self._revise_rows()
         self._overlapped.drain()
         if self._history is not None:
+            self._note_watermarks(self._history)
             self._history.commit()
         self._outputs.flush()
         if self._checkpoints is None:
@@ -502,6 +503,12 @@ class EmbeddedRuntime:
         if self._unchecked:
             self._begin_checkpoint(self._checkpoints)
             self._checkpoints.settle(self._sources, self.metrics, wait=True)
+
+    def _note_watermarks(self, history: HistoryWriter) -> None:
+        for name in self._sources:
+            watermark_us = self.features.watermark_us(name)
+            if watermark_us is not None:
+                history.passed(name, watermark_us)
 
     @property
     def lag(self) -> int | None:

@@ -8,7 +8,7 @@
 //! 3. gather: values go back to the order of rows
 //! 4. sessions that no event can extend any more close; baselines count them
 //! 5. row expressions and baselines, in the plan's order
-//! 6. rows of joins, which the caller takes: [`BatchEngine::joined`]
+//! 6. rows of joins and matches of patterns, which the caller takes: [`BatchEngine::joined`], [`BatchEngine::matches`]
 //!
 //! Rows are those of the live engine after their last revision, bit for bit, whatever the parts, shards and threads. Two things
 //! are the twin's own. A baseline live depends on when watermarks moved; here a reading at time t counts the sessions, as they
@@ -18,6 +18,7 @@
 
 mod joins;
 mod parallel;
+mod patterns;
 mod repeats;
 mod shard;
 mod sorting;
@@ -30,12 +31,12 @@ use std::sync::Arc;
 
 use self::joins::BatchJoins;
 use self::parallel::in_parallel;
+use self::patterns::BatchPatterns;
 pub use self::repeats::{RepeatedIds, BUCKETS};
 use self::shard::{arrive, look_up, Lookup, ShardReadings};
 pub use self::sorting::{sort_events, SEQUENCE};
 use super::columns::Columns;
 use super::entity::{Entity, Keys, Reader};
-use super::patterns::{PatternReadings, Patterns};
 use super::plan::{EmissionPlan, Plan};
 use super::sessions::Sessions;
 use super::stream::StreamState;
@@ -59,7 +60,7 @@ pub struct BatchEngine {
     features: Vec<Feature>,
     /// The population's: baselines, and what closed sessions look like.
     sessions: Option<Sessions>,
-    patterns: Patterns,
+    patterns: BatchPatterns,
     joins: BatchJoins,
     shards: Vec<Shard>,
     threads: usize,
@@ -97,24 +98,26 @@ struct Prepared<'a> {
 }
 
 impl BatchEngine {
-    /// Compile a plan, for `shards` parts of the keys and up to `threads` threads.
+    /// Compile a plan, for `shards` parts of the keys and up to `threads` threads; with `matches` the caller takes them.
     ///
     /// # Errors
     /// [`KernelError::Plan`] where the plan cannot be executed.
-    pub fn new(plan: &Plan, shards: usize, threads: usize) -> Result<Self> {
+    pub fn new(plan: &Plan, shards: usize, threads: usize, matches: bool) -> Result<Self> {
         // A row at its own turn sees everything: it neither waits nor is revised.
         let plan = Plan { revisions: false, emission: EmissionPlan::OnArrival, ..plan.clone() };
-        let Engine { root, streams, features, sessions, mut patterns, joins, .. } = Engine::new(&plan)?;
-        patterns.silence();
+        let Engine { root, streams, features, sessions, joins, .. } = Engine::new(&plan)?;
         let joins = BatchJoins::new(joins, shards.max(1));
         let of_shards = Plan { joins: Vec::new(), ..plan };
+        let mut of_patterns = Vec::new();
         let shards = (0..shards.max(1))
             .map(|_| {
-                let Engine { entities, mut sessions, .. } = Engine::new(&of_shards)?;
+                let Engine { entities, mut sessions, patterns, .. } = Engine::new(&of_shards)?;
                 sessions.iter_mut().for_each(Sessions::without_baselines);
+                of_patterns.push(patterns);
                 Ok(Shard { entities, sessions })
             })
             .collect::<Result<Vec<_>>>()?;
+        let patterns = BatchPatterns::new(of_patterns, matches);
         let hasher = DefaultHashBuilder::default();
         let threads = threads.max(1);
         Ok(Self { root, streams, features, sessions, patterns, joins, shards, threads, hasher, until: i64::MIN })
@@ -127,8 +130,7 @@ impl BatchEngine {
             return None;
         }
         let reach = self.shards[0].entities.iter().map(|entity| entity.store.layout().influence_us(usize::MAX));
-        let of_patterns = self.patterns.iter().map(|pattern| pattern.influence_us().unwrap_or(i64::MAX));
-        let reach = reach.chain(of_patterns).chain([self.joins.lookback_us()]);
+        let reach = reach.chain([self.patterns.lookback_us(), self.joins.lookback_us()]);
         Some(reach.max().unwrap_or(0)).filter(|&reach| reach != i64::MAX)
     }
 
@@ -141,7 +143,7 @@ impl BatchEngine {
         self.joins.arrive(&events, &self.hasher, self.threads)?;
         let read = self.read(&events)?;
         let sessions = self.close_sessions(until)?;
-        let patterns = self.read_patterns(&events)?;
+        let patterns = self.read_patterns(&events, until)?;
         let rows = self.rows(&events[self.root], read, &patterns)?;
         self.sweep(events.iter().map(|stream| stream.times.len()).sum(), until)?;
         self.until = until;
@@ -157,10 +159,22 @@ impl BatchEngine {
         self.joins.joined(most, self.until, self.threads)
     }
 
-    /// Keys and events held, of joins too.
+    /// The next matches of the part that was processed last, about `most`; none if there are no more. Columns: those of a live
+    /// engine's; none is ever revised or withdrawn. Take all of them before the next part: what is not taken is held, and so are
+    /// the events.
+    ///
+    /// # Errors
+    /// A condition that fails.
+    pub fn matches(&mut self, most: usize) -> Result<Option<RecordBatch>> {
+        self.patterns.matches(most, self.threads)
+    }
+
+    /// Keys and events held, of joins and patterns too.
     pub fn held(&self) -> (usize, usize) {
         let entities = self.shards.iter().flat_map(|shard| &shard.entities);
-        entities.fold(self.joins.held(), |(keys, events), e| (keys + e.store.len(), events + e.store.events()))
+        let others = [self.joins.held(), self.patterns.held()].into_iter();
+        let held = entities.map(|e| (e.store.len(), e.store.events())).chain(others);
+        held.fold((0, 0), |(keys, events), (more_keys, more_events)| (keys + more_keys, events + more_events))
     }
 
     /// Hold a part against what was promised of it.
@@ -235,29 +249,30 @@ impl BatchEngine {
         Ok(Some(closed))
     }
 
-    /// What patterns say of the root's rows. A pattern is causal: it may know all of the part and still be read as of each row.
-    fn read_patterns(&mut self, events: &[Events]) -> Result<Vec<PatternReadings>> {
-        for (stream, events) in self.streams.iter().zip(events) {
-            self.patterns.keep(&stream.name, &events.batch, &events.times, &events.ids)?;
-        }
-        let root = &events[self.root];
-        self.patterns.read_rows(&root.batch, &root.times, &root.ids, false)
+    /// What patterns say of the root's rows.
+    fn read_patterns(&mut self, events: &[Events], until: i64) -> Result<Vec<Vec<ShardReadings>>> {
+        let Self { root, streams, patterns, threads, hasher, .. } = self;
+        let of = |name: &str| streams.iter().position(|s| s.name == name).expect("checked");
+        let shards = patterns.shards();
+        let deal = |keys: &Keys<'_>, rows| deal(hasher, keys, rows, shards);
+        patterns.read(|stream| &events[of(stream)], &events[*root], deal, until, *threads)
     }
 
     fn rows(
         &mut self,
         events: &Events,
         read: Vec<Vec<ShardReadings>>,
-        patterns: &[PatternReadings],
+        patterns: &[Vec<ShardReadings>],
     ) -> Result<RecordBatch> {
         let states = self.feature_states(&read, patterns, events.times.len());
         let read = self.gather(&read, events.times.len())?;
+        let patterns = self.gather(patterns, events.times.len())?;
         let mut columns = Columns::of(&events.batch);
         for feature in &self.features {
             match feature {
                 Feature::Aggregate { name, entity, column } => columns.push(name, read[*entity][*column].clone()),
                 Feature::Pattern { name, column: (pattern, reading) } => {
-                    columns.push(name, patterns[*pattern].columns[*reading].clone());
+                    columns.push(name, patterns[*pattern][*reading].clone());
                 }
                 Feature::Expression { name, expression } => columns.evaluate(name, expression)?,
                 Feature::Baseline { name, baseline } => {
@@ -291,23 +306,15 @@ impl BatchEngine {
     }
 
     /// Per row, the features that may miss events of a key over its limit: `name=saturated`, comma-separated.
-    fn feature_states(&self, read: &[Vec<ShardReadings>], patterns: &[PatternReadings], rows: usize) -> ArrayRef {
-        let mut saturated: Vec<Vec<bool>> = vec![Vec::new(); read.len()];
-        for (entity, shards) in read.iter().enumerate() {
-            for &row in shards.iter().flat_map(|shard| &shard.saturated) {
-                saturated[entity].resize(rows, false);
-                saturated[entity][row as usize] = true;
-            }
-        }
+    fn feature_states(&self, read: &[Vec<ShardReadings>], patterns: &[Vec<ShardReadings>], rows: usize) -> ArrayRef {
+        let (saturated, of_patterns) = (saturated_rows(read, rows), saturated_rows(patterns, rows));
         let mut builder = StringBuilder::new();
         for row in 0..rows {
             let told = self.features.iter().filter_map(|feature| match feature {
                 Feature::Aggregate { name, entity, .. } if saturated[*entity].get(row) == Some(&true) => {
                     Some(format!("{name}=saturated"))
                 }
-                Feature::Pattern { name, column }
-                    if patterns[column.0].saturated.binary_search(&(row as u32)).is_ok() =>
-                {
+                Feature::Pattern { name, column } if of_patterns[column.0].get(row) == Some(&true) => {
                     Some(format!("{name}=saturated"))
                 }
                 _ => None,
@@ -330,9 +337,7 @@ impl BatchEngine {
             }
             Ok(())
         })?;
-        for pattern in self.patterns.iter_mut() {
-            pattern.sweep(records.max(64), until)?;
-        }
+        self.patterns.may_sweep(records.max(64), self.threads)?;
         if let Some(sessions) = &mut self.sessions {
             sessions.forget_baselines_before(until);
         }
@@ -418,6 +423,19 @@ fn work(
             look_up(entity, &lookup, &event_shards[shard], &row_shards[shard])
         }
     }
+}
+
+/// For each of `read`, whether a row's reading is saturated; empty where none is.
+fn saturated_rows(read: &[Vec<ShardReadings>], rows: usize) -> Vec<Vec<bool>> {
+    let of = |shards: &Vec<ShardReadings>| {
+        let mut saturated = Vec::new();
+        for &row in shards.iter().flat_map(|shard| &shard.saturated) {
+            saturated.resize(rows, false);
+            saturated[row as usize] = true;
+        }
+        saturated
+    };
+    read.iter().map(of).collect()
 }
 
 /// For each row, the shard and the place there that hold its values; the place behind the shards is null.

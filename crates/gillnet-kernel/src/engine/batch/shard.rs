@@ -69,7 +69,7 @@ fn unpack(packed: u64) -> (u32, u32) {
     ((packed >> 32) as u32, packed as u32)
 }
 
-fn key_of<'a>(keys: &'a Keys<'_>, row: u32) -> &'a str {
+pub fn key_of<'a>(keys: &'a Keys<'_>, row: u32) -> &'a str {
     keys.get(row as usize).expect("rows of a shard have keys")
 }
 
@@ -165,12 +165,12 @@ fn read_row(store: &mut KeyedStore, reader: &mut Reader, slot: u32, row: u32, ti
 
 /// Place among the shard's events, or among its rows.
 #[derive(Clone, Copy)]
-enum Turn {
+pub enum Turn {
     Event(u32),
     Row(u32),
 }
 
-fn merged(lookup: &Lookup<'_>, events: &[u32], rows: &[u32]) -> Vec<Turn> {
+pub fn merged(lookup: &Lookup<'_>, events: &[u32], rows: &[u32]) -> Vec<Turn> {
     let mut turns = Vec::with_capacity(events.len() + rows.len());
     let mut next = 0;
     for (place, &row) in rows.iter().enumerate() {
