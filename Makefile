@@ -18,6 +18,7 @@ BENCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
+OTHER_BENCHES := memory_flat revisions batch_twin batch_memory patterns joins snapshot checkpoints
 PIP := -m pip --disable-pip-version-check --quiet
 PACKAGING := pyproject.toml README.md LICENSE
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
@@ -85,7 +86,7 @@ test-deep: setup ## 10,000 examples a property, and the Rust tests with overflow
 .PHONY: bench
 bench: $(BENCH_VENV)/.installed check-kafka ## speed, CPU, memory and latency beside others; BENCH="-m bench.payments.latency …"
 	$(BENCH_VENV)/bin/python $(or $(BENCH),-m bench.payments.run)
-	$(if $(BENCH),,$(BENCH_VENV)/bin/python -m bench.memory_flat)
+	$(if $(BENCH),,$(foreach other,$(OTHER_BENCHES),$(BENCH_VENV)/bin/python -m bench.$(other) &&) true)
 
 .PHONY: report
 report: setup check-kafka ## how well the scenarios catch, by the simulator's labels; the first two through a real broker as well

@@ -89,11 +89,11 @@ def measure(path: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, nargs="+", default=[2_000_000, 8_000_000, 32_000_000])
+    parser.add_argument("--events", type=int, nargs="+", default=[5_000_000, 50_000_000])
     parser.add_argument("--keys", type=int, default=200_000)
     parser.add_argument("--per-s", type=float, default=20.0, help="events a second of event time")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="write the results there, as JSON")
+    parser.add_argument("--out", type=Path, default=Path("bench/results/batch_memory.json"))
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -112,9 +112,8 @@ def main() -> None:
             f"  {took['events_per_s']:>10,.0f} events/s",
             flush=True,
         )
-    if arguments.out:
-        settings = {name: getattr(arguments, name) for name in ("keys", "per_s", "seed")}
-        arguments.out.write_text(json.dumps({"machine": describe(), **settings, "results": results}, indent=1) + "\n")
+    settings = {name: getattr(arguments, name) for name in ("keys", "per_s", "seed")}
+    arguments.out.write_text(json.dumps({"machine": describe(), **settings, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="the median counts")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--contenders", nargs="*", choices=list(CONTENDERS), help="gillnet first; all by default")
-    parser.add_argument("--out", type=Path, help="write the results there, as JSON")
+    parser.add_argument("--out", type=Path, default=Path("bench/results/batch_twin.json"))
     for name, kind in (("--contend", str), ("--input", Path), ("--answer", Path)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -245,9 +245,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         results = compare(arguments, Path(place))
-    if arguments.out:
-        settings = {name: getattr(arguments, name) for name in ("events", "keys", "days", "threads", "rounds", "seed")}
-        arguments.out.write_text(json.dumps({"machine": describe(), **settings, "results": results}, indent=1) + "\n")
+    settings = {name: getattr(arguments, name) for name in ("events", "keys", "days", "threads", "rounds", "seed")}
+    arguments.out.write_text(json.dumps({"machine": describe(), **settings, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -106,14 +106,13 @@ def measure(name: str, prepared: list[tuple[str, Batch]], events: int) -> dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--out", type=Path, default=None, help="where to write the results as JSON")
+    parser.add_argument("--out", type=Path, default=Path("bench/results/joins.json"))
     arguments = parser.parse_args()
     prepared = list(batches(arguments.events))
     results = [measure(name, prepared, arguments.events) for name in JOINS]
     for result in results:
         print(json.dumps(result))
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps({"machine": describe(), "results": results}, indent=1) + "\n", "utf-8")
+    arguments.out.write_text(json.dumps({"machine": describe(), "results": results}, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -8,13 +8,16 @@ figure. The windows are what one would write without patterns: a count for each 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import time
+from pathlib import Path
 from statistics import median
 
 import pyarrow as pa
 
 import gillnet as gn
+from bench.payments.machine import describe
 from gillnet import col
 from gillnet._kernel import Batch
 from gillnet.operators.features import FeatureOperator, arrow_schema
@@ -91,6 +94,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--late", type=float, default=0.0, help="share of events out of order")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("bench/results/patterns.json"))
     options = parser.parse_args()
     batches = events(options.events, options.users, options.late)
     taken: dict[str, list[tuple[float, int]]] = {name: [] for name in CASES}
@@ -98,11 +102,15 @@ def main() -> None:
         for name, features in CASES.items():
             taken[name].append(cpu_us(features, batches, options.events))
     windows = median(cpu for cpu, _ in taken["three windows"])
+    results = {}
     for name, rounds in taken.items():
         cpu = median(cpu for cpu, _ in rounds)
         print(
             f"{name:32} {cpu:6.2f} µs  {1e6 / cpu:12,.0f} events/s  {cpu / windows:5.2f} of the windows  {rounds[0][1]:8,} matches"
         )
+        results[name] = {"cpu_us_per_event": round(cpu, 3), "events_per_s": round(1e6 / cpu), "matches": rounds[0][1]}
+    settings = {name: getattr(options, name) for name in ("events", "users", "late", "rounds")}
+    options.out.write_text(json.dumps({"machine": describe(), **settings, "results": results}, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
