@@ -104,7 +104,9 @@ def main() -> None:
             f"longest {row['longest_batch_ms']:.1f}",
             flush=True,
         )
-    arguments.out.write_text(json.dumps({"machine": machine, "rounds": arguments.rounds, "results": results}, indent=1) + "\n")
+    arguments.out.write_text(
+        json.dumps({"machine": machine, "rounds": arguments.rounds, "results": results}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

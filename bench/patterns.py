@@ -110,7 +110,9 @@ def main() -> None:
         )
         results[name] = {"cpu_us_per_event": round(cpu, 3), "events_per_s": round(1e6 / cpu), "matches": rounds[0][1]}
     settings = {name: getattr(options, name) for name in ("events", "users", "late", "rounds")}
-    options.out.write_text(json.dumps({"machine": describe(), **settings, "results": results}, indent=1) + "\n", "utf-8")
+    options.out.write_text(
+        json.dumps({"machine": describe(), **settings, "results": results}, indent=1) + "\n", "utf-8"
+    )
 
 
 if __name__ == "__main__":
