@@ -10,7 +10,8 @@ events of one and the same microsecond: they are in one part.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,19 +35,19 @@ CHUNK_ROWS = 16_384
 
 @dataclass(slots=True)
 class Run:
-    """A sorted run: its chunks in memory, or the file that holds them; and the first event time of each chunk."""
+    """A sorted run: pieces in memory, or a file of them; with the first event time of each, and of every chunk of them."""
 
     firsts: list[int]
-    sizes: list[int]
-    chunks: list[pa.RecordBatch] = field(default_factory=list)
+    chunks: list[tuple[int, int]]
+    pieces: list[pa.RecordBatch] | None = None
     path: Path | None = None
     _reader: Any = None
     _read: tuple[int, pa.RecordBatch | None] = (-1, None)
 
-    def chunk(self, number: int) -> pa.RecordBatch:
-        """Return a chunk; the one read last stays in memory, since a part often ends inside it."""
-        if self.path is None:
-            return self.chunks[number]
+    def piece(self, number: int) -> pa.RecordBatch:
+        """Return a piece; the one read last from a file stays in memory, since a part often ends inside it."""
+        if self.pieces is not None:
+            return self.pieces[number]
         if self._read[0] != number:
             if self._reader is None:
                 self._reader = pa.ipc.open_file(pa.OSFile(str(self.path)))
@@ -123,11 +124,11 @@ class EventSorter:
 
     def chunk_sizes(self) -> list[tuple[int, int]]:
         """Return (first event time, rows) of each chunk of each run."""
-        return [pair for run in self._runs for pair in zip(run.firsts, run.sizes, strict=True)]
+        return [pair for run in self._runs for pair in run.chunks]
 
     def span(self, from_us: int, until_us: int | None) -> Batch | None:
         """Return the events with event time in [from, until), sorted; None if there are none."""
-        parts = [part for run in self._runs for part in self._of_run(run, from_us, until_us) if part.num_rows]
+        parts = [part for run in self._runs if (part := self._of_run(run, from_us, until_us)).num_rows]
         if not parts:
             return None
         whole = parts[0] if len(parts) == 1 else pa.concat_batches(parts)
@@ -139,10 +140,13 @@ class EventSorter:
             whole = sort_events(Batch.from_pyarrow(whole), self.stream.event_time, self.stream.id).to_pyarrow()
         return Batch.from_pyarrow(whole.drop_columns([SEQUENCE])) if whole.num_rows else None
 
-    def _of_run(self, run: Run, from_us: int, until_us: int | None) -> list[pa.RecordBatch]:
+    def _of_run(self, run: Run, from_us: int, until_us: int | None) -> pa.RecordBatch:
+        """Return the events of a span, sorted as the run is."""
         begin = max(int(np.searchsorted(run.firsts, from_us)) - 1, 0)
         end = len(run.firsts) if until_us is None else int(np.searchsorted(run.firsts, until_us))
-        return [self._cut(run.chunk(number), from_us, until_us) for number in range(begin, end)]
+        # At least one piece, so that there is a schema.
+        parts = [self._cut(run.piece(number), from_us, until_us) for number in range(begin, max(end, begin + 1))]
+        return parts[0] if len(parts) == 1 else pa.concat_batches(parts)
 
     def _cut(self, chunk: pa.RecordBatch, from_us: int, until_us: int | None) -> pa.RecordBatch:
         times = event_times(chunk, self.stream)
@@ -155,20 +159,29 @@ class EventSorter:
         self._gathered, self._gathered_bytes = [], 0
         if not gathered:
             return
-        whole = Batch.from_pyarrow(pa.concat_batches(gathered))
+        pieces = self._sorted(gathered)
         del gathered
-        run = sort_events(whole, self.stream.event_time, self.stream.id).to_pyarrow()
-        chunks = [run.slice(low, CHUNK_ROWS) for low in range(0, run.num_rows, CHUNK_ROWS)]
-        firsts = [int(event_times(chunk, self.stream)[0]) for chunk in chunks]
-        sizes = [chunk.num_rows for chunk in chunks]
+        chunks = [piece.slice(low, CHUNK_ROWS) for piece in pieces for low in range(0, piece.num_rows, CHUNK_ROWS)]
+        sizes = [(self._first_time(chunk), chunk.num_rows) for chunk in chunks]
         if in_memory:
-            self._runs.append(Run(firsts, sizes, chunks))
+            self._runs.append(Run([self._first_time(piece) for piece in pieces], sizes, pieces))
             return
         path = self._directory / f"{self.stream.name}.run-{len(self._runs):04}"
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, run.schema) as writer:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, chunks[0].schema) as writer:
             for chunk in chunks:
                 writer.write_batch(chunk)
-        self._runs.append(Run(firsts, sizes, path=path))
+        self._runs.append(Run([first for first, _ in sizes], sizes, path=path))
+
+    def _sorted(self, batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+        """Return the events of batches in order: each batch by itself where none reaches into the next, or all as one."""
+        spans = [pc.min_max(batch.column(self.stream.event_time).cast(pa.int64())).values() for batch in batches]
+        apart = all(last.as_py() < first.as_py() for (_, last), (first, _) in itertools.pairwise(spans))
+        pieces = batches if apart else [pa.concat_batches(batches)]
+        name, key = self.stream.event_time, self.stream.id
+        return [sort_events(Batch.from_pyarrow(piece), name, key).to_pyarrow() for piece in pieces]
+
+    def _first_time(self, events: pa.RecordBatch) -> int:
+        return int(event_times(events.slice(0, 1), self.stream)[0])
 
 
 def event_times(batch: pa.RecordBatch, stream: StreamNode) -> NDArray[np.int64]:

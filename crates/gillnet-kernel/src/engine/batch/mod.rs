@@ -25,6 +25,7 @@ mod sorting;
 
 use arrow::array::{new_null_array, Array, ArrayRef, RecordBatch, StringBuilder};
 use arrow::compute::{concat_batches, interleave, lexsort_to_indices, take_record_batch, SortColumn};
+use arrow::datatypes::DataType;
 use hashbrown::DefaultHashBuilder;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -308,6 +309,9 @@ impl BatchEngine {
     /// Per row, the features that may miss events of a key over its limit: `name=saturated`, comma-separated.
     fn feature_states(&self, read: &[Vec<ShardReadings>], patterns: &[Vec<ShardReadings>], rows: usize) -> ArrayRef {
         let (saturated, of_patterns) = (saturated_rows(read, rows), saturated_rows(patterns, rows));
+        if saturated.iter().chain(&of_patterns).all(Vec::is_empty) {
+            return new_null_array(&DataType::Utf8, rows);
+        }
         let mut builder = StringBuilder::new();
         for row in 0..rows {
             let told = self.features.iter().filter_map(|feature| match feature {
