@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 BUFFERED_IDS = 8_000_000
 """Ids in memory at the most (24 bytes each); beyond, they go to bucket files by their hash, and are judged bucket by bucket."""
+
+_BATCHES_AHEAD = 64
 
 
 class RepeatedIds:
@@ -36,9 +39,19 @@ class RepeatedIds:
         self._limit = buffered
         self._threads = threads
         self._ids = _kernel.RepeatedIds()
+        # Beside the caller, who reads and sorts meanwhile; one thread, so that ids come in the order of arrival.
+        self._taker = ThreadPoolExecutor(1, thread_name_prefix="gillnet-ids")
+        self._taking: deque[Future[None]] = deque()
 
     def add(self, batch: _kernel.Batch, id_column: str, first_sequence: int) -> None:
         """Take a batch's ids; its events are numbered from ``first_sequence`` on, in the order of arrival."""
+        self._taking.append(self._taker.submit(self._take, batch, id_column, first_sequence))
+        while len(self._taking) > _BATCHES_AHEAD or self._taking[0].done():
+            self._taking.popleft().result()
+            if not self._taking:
+                break
+
+    def _take(self, batch: _kernel.Batch, id_column: str, first_sequence: int) -> None:
         self._ids.add(batch, id_column, first_sequence)
         if self._ids.held() > self._limit:
             for bucket, path in enumerate(self._paths):
@@ -47,6 +60,9 @@ class RepeatedIds:
 
     def repeated(self) -> NDArray[np.int64]:
         """Return the numbers of all events but the first of each id, sorted. Forgets everything."""
+        while self._taking:
+            self._taking.popleft().result()
+        self._taker.shutdown()
         with ThreadPoolExecutor(self._threads, thread_name_prefix="gillnet-ids") as judges:
             found = list(judges.map(self._judge, range(len(self._paths))))
         self._ids = _kernel.RepeatedIds()

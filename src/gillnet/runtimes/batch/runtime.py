@@ -201,7 +201,7 @@ class BatchRuntime:
     def _engine(self) -> BatchEngine:
         try:
             # More shards than threads: their keys are not equally busy.
-            shards = 1 if self._threads == 1 else 4 * self._threads
+            shards = 1 if self._threads == 1 else 8 * self._threads
             return BatchEngine(dumps(self.plan), shards, self._threads, self._matches)
         except ValueError as error:
             raise PlanError(f"pipeline {self.plan.name!r} cannot be executed: {error}.") from error
