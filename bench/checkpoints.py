@@ -35,11 +35,16 @@ class Load:
     def __init__(self, plan: PipelinePlan, operator: FeatureOperator) -> None:
         self._operator = operator
         self._decoder = stream_decoder(plan, "payments")
-        self._source = SimulatorSource(Simulation(SimulationConfig(seed=8)), "payments")
+        self._seed = 8
+        self._source = self._new_source()
+
+    def _new_source(self) -> SimulatorSource:
+        self._seed += 1
+        return SimulatorSource(Simulation(SimulationConfig(seed=self._seed)), "payments")
 
     def batch_ms(self) -> float:
-        raw = self._source.poll(BATCH, 0.0)
-        assert raw is not None
+        while (raw := self._source.poll(BATCH, 0.0)) is None:
+            self._source = self._new_source()
         batch = self._decoder.decode(raw).batch
         began = time.perf_counter()
         self._operator.process("payments", batch, raw.arrival_time_us)

@@ -80,14 +80,16 @@ class Bench:
     def out(self, output: str) -> str:
         return f"{self.name}-{output}"
 
-    def start(self, *, until_end: bool = False, settings: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        """Start ``gillnet run`` as a process of its own."""
+    def start(
+        self, *, until_end: bool = False, settings: Sequence[str] = (), options: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
+        """Start ``gillnet run`` as a process of its own, with ``options`` of the command line."""
         end = "&until_end=true" if until_end else ""
         told = (*QUICK_SESSION, "options.commit_interval=200ms", *settings)
         log = self.directory / f"run-{len(self.logs)}.log"
         command = [GILLNET, "run", self.directory / "app.py", "--plain", "--log", "json"]
         command += ["--source", f"payments=kafka://{self.servers}/{self.topic}?group={self.name}{end}"]
-        command += ["--sinks", f"kafka://{self.servers}/{self.name}-{{name}}"]
+        command += ["--sinks", f"kafka://{self.servers}/{self.name}-{{name}}", *options]
         command += list(itertools.chain.from_iterable(("--set", setting) for setting in told))
         with log.open("wb") as stderr:
             process = subprocess.Popen(command, stdout=stderr, stderr=stderr, cwd=self.directory)
@@ -95,9 +97,9 @@ class Bench:
         self.running.append(process)
         return process
 
-    def finish(self) -> list[str]:
+    def finish(self, *, settings: Sequence[str] = (), options: Sequence[str] = ()) -> list[str]:
         """Let a last run read to the end; return its log."""
-        process = self.start(until_end=True)
+        process = self.start(until_end=True, settings=settings, options=options)
         code = process.wait(90)
         self.running.remove(process)
         assert code == 0, self.log()
@@ -186,12 +188,16 @@ class Load(threading.Thread):
         self.written = 0
         self.failure: BaseException | None = None
 
+    def payments(self, numbers: Sequence[int]) -> list[bytes]:
+        """Return the payments of some numbers, as of now."""
+        return [payment(number) for number in numbers]
+
     def run(self) -> None:
         step = self._rate // 20
         try:
             while not self._ended.wait(0.05):
                 numbers = range(self.written, self.written + step)
-                self._sink.write([payment(n) for n in numbers], [b"c%d" % (n % 97) for n in numbers])
+                self._sink.write(self.payments(numbers), [b"c%d" % (n % 97) for n in numbers])
                 self.written += step
             self._sink.close()
         except BaseException as failure:

@@ -168,7 +168,7 @@ def open_sources(plan: PipelinePlan, config: RunConfig) -> dict[str, Source]:
                 uris[stream.name],
                 stream=stream.name,
                 schema=stream.schema,
-                settings=config.kafka,
+                settings=_source_settings(plan, config, stream.name),
                 schemes=schemes,
             )
     except BaseException:
@@ -176,6 +176,17 @@ def open_sources(plan: PipelinePlan, config: RunConfig) -> dict[str, Source]:
             source.close()
         raise
     return opened
+
+
+def _source_settings(plan: PipelinePlan, config: RunConfig, stream: str) -> Mapping[str, str]:
+    """Return librdkafka's settings for the source of a stream.
+
+    A run that goes on from a checkpoint is the same member of its group as the one before it: it takes the partitions at once,
+    without waiting until the dead one's session is over, and one that still lives is fenced.
+    """
+    if config.checkpoints is None:
+        return config.kafka
+    return {"group.instance.id": f"gillnet.{plan.name}.{stream}", **config.kafka}
 
 
 def choose_model_scorer(plan: PipelinePlan, models: Path | None) -> Scorer | None:

@@ -103,6 +103,17 @@ def test_a_run_that_ends_leaves_its_state_to_the_next_one(tmp_path):
     assert [row["features"] for row in outs.rows()] == [row["features"] for row in plain.rows()]
 
 
+def test_an_input_that_had_ended_is_told_and_what_comes_then_is_too_late(tmp_path):
+    clock = SimulatedClock()
+    source = JournalSource("payments", [*SCRIPT[:20], End(), *SCRIPT[20:]], clock=clock)
+    drive(source, checkpoints=checkpoints(tmp_path, clock)).run()
+    with structlog.testing.capture_logs() as logs:
+        again = drive(source.reopen(), checkpoints=checkpoints(tmp_path, clock)).run()
+    assert [entry["streams"] for entry in logs if "had ended" in entry["event"]] == [["payments"]]
+    assert again.counts.too_late == 20
+    assert again.counts.balanced
+
+
 def test_the_alert_of_a_session_is_not_given_twice(tmp_path):
     stream = payments_stream()
     sessions = gn.Sessions(stream.by("card"), gap="10m", n=gn.count())

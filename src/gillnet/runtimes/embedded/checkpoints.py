@@ -103,6 +103,8 @@ class Checkpoints:
             taken_ago_s=round((self._clock.now_us() - self.restored.taken_us) / 1_000_000, 1),
             state_bytes=self.restored.bytes,
         )
+        if ended := self.restored.counts["ended"]:
+            _log.warning("the input of these streams had ended, so what comes now is too late", streams=ended)
         return operator
 
     @property

@@ -491,7 +491,7 @@ class EmbeddedRuntime:
             self._begin_checkpoint(self._checkpoints)
 
     def _begin_checkpoint(self, checkpoints: Checkpoints) -> None:
-        remembered = {"alerted": self._stage.remembered_alerts()}
+        remembered = {"alerted": self._stage.remembered_alerts(), "ended": sorted(self._done)}
         checkpoints.begin(self.plan, self._sources, self.metrics, remembered, self.features.snapshot)
         self._unchecked = False
 
