@@ -272,6 +272,7 @@ class EmbeddedRuntime:
 
     def _finish(self, stream: str) -> None:
         self._done.add(stream)
+        self._unchecked = True
         self.features.finish(stream)
         if self._history is not None:
             self._overlapped.submit(0, partial(self._history.end, stream, self.metrics.batches))
