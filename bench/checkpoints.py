@@ -13,68 +13,43 @@ import json
 import resource
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 from bench.payments.machine import describe
-from bench.snapshot import BATCH, fill
+from bench.snapshot import BATCH, LATE_SHARE, Arrivals
 from gillnet.app import load_pipeline
-from gillnet.operators.decode import stream_decoder
-from gillnet.operators.features import FeatureOperator
 from gillnet.plan.nodes import PipelinePlan
-from gillnet.simulator import Simulation, SimulationConfig, SimulatorSource
+from gillnet.simulator import SimulationConfig
 from gillnet.state import Checkpoint, CheckpointStore
 from gillnet.state.writing import CheckpointWriter, Taken
 
 EMPTY = {"started_us": 0, "pipeline": "payments", "marks": {}}
 
 
-class Load:
-    """Payments that go on arriving: others than those that filled the state, of the same cards."""
-
-    def __init__(self, plan: PipelinePlan, operator: FeatureOperator) -> None:
-        self._operator = operator
-        self._decoder = stream_decoder(plan, "payments")
-        self._seed = 8
-        self._source = self._new_source()
-
-    def _new_source(self) -> SimulatorSource:
-        self._seed += 1
-        return SimulatorSource(Simulation(SimulationConfig(seed=self._seed)), "payments")
-
-    def batch_ms(self) -> float:
-        while (raw := self._source.poll(BATCH, 0.0)) is None:
-            self._source = self._new_source()
-        batch = self._decoder.decode(raw).batch
-        began = time.perf_counter()
-        self._operator.process("payments", batch, raw.arrival_time_us)
-        return (time.perf_counter() - began) * 1_000
-
-
-def take(
-    operator: FeatureOperator, load: Load, place: Path, *, in_background: bool
-) -> tuple[Taken, list[float], list[float]]:
+def take(arrivals: Arrivals, place: Path, *, in_background: bool) -> tuple[Taken, list[float], list[float]]:
     """Take one checkpoint while batches arrive; return it, and how long the batches took before and meanwhile."""
     store = CheckpointStore(place)
     store.own()
     writer = CheckpointWriter(store, in_background=in_background)
-    before = [load.batch_ms() for _ in range(20)]
-    writer.begin(Checkpoint(number=writer.next_number(), taken_us=0, **EMPTY), operator.snapshot)
+    before = [arrivals.batch() * 1e3 for _ in range(20)]
+    writer.begin(Checkpoint(number=writer.next_number(), taken_us=0, **EMPTY), arrivals.operator.snapshot)
     meanwhile: list[float] = []
     while (taken := writer.settle()) is None:
-        meanwhile.append(load.batch_ms())
+        meanwhile.append(arrivals.batch() * 1e3)
     writer.close()
     return taken, before, meanwhile
 
 
 def measure(plan: PipelinePlan, events: int, rounds: int) -> dict[str, float]:
-    operator = fill(plan, events)
-    load = Load(plan, operator)
+    # A large population, so that the windows of two weeks keep most of what has come.
+    config = SimulationConfig(late_share=LATE_SHARE, cards=200_000, payments_per_day=500_000, sessions_per_day=250_000)
+    arrivals = Arrivals(plan, config)
+    operator = arrivals.until(events)
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
         for in_background in (True, False):
             with tempfile.TemporaryDirectory() as place:
-                taken, before, meanwhile = take(operator, load, Path(place), in_background=in_background)
+                taken, before, meanwhile = take(arrivals, Path(place), in_background=in_background)
             way = "forked" if in_background else "in_place"
             found.setdefault(f"{way}_paused_ms", []).append(taken.paused_ms)
             found.setdefault(f"{way}_took_ms", []).append(taken.took_ms)

@@ -11,13 +11,14 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from bench.payments.machine import describe
 from gillnet.app import load_pipeline
+from gillnet.core.messages import RawBatch
 from gillnet.operators.decode import stream_decoder
 from gillnet.operators.features import FeatureOperator
 from gillnet.plan.nodes import PipelinePlan
@@ -28,23 +29,36 @@ LATE_SHARE = 0.01
 T = TypeVar("T")
 
 
-def fill(plan: PipelinePlan, events: int) -> FeatureOperator:
-    """Let so many events arrive; rows that late ones change are revised as they come."""
-    sources = interleaved_sources(
-        Simulation(SimulationConfig(late_share=LATE_SHARE)), "payments", "clicks", simulated_arrival=True
-    )
-    decoders = {name: stream_decoder(plan, name) for name in sources}
-    operator = FeatureOperator(plan)
-    read = 0
-    while read < events:
-        for name, source in sources.items():
-            if (raw := source.poll(BATCH, 0.0)) is None:
-                continue
-            read += len(raw.values)
-            operator.process(name, decoders[name].decode(raw).batch, raw.arrival_time_us)
-            while operator.revisions(BATCH) is not None:
-                pass
-    return operator
+class Arrivals:
+    """Simulated payments and clicks that arrive at an operator, batch by batch; rows that late ones change are revised as they come."""
+
+    def __init__(self, plan: PipelinePlan, config: SimulationConfig) -> None:
+        self.operator = FeatureOperator(plan)
+        self.read = 0
+        self._decoders = {stream.name: stream_decoder(plan, stream.name) for stream in plan.streams}
+        self._batches = self._simulated(config)
+
+    def _simulated(self, config: SimulationConfig) -> Iterator[RawBatch]:
+        sources = interleaved_sources(Simulation(config), "payments", "clicks", simulated_arrival=True)
+        while not all(source.finished for source in sources.values()):
+            yield from (raw for source in sources.values() if (raw := source.poll(BATCH, 0.0)) is not None)
+
+    def batch(self) -> float:
+        """Let the next batch arrive; return the seconds that the operator took."""
+        raw = next(self._batches)
+        decoded = self._decoders[raw.stream].decode(raw).batch
+        began = time.perf_counter()
+        self.operator.process(raw.stream, decoded, raw.arrival_time_us)
+        while self.operator.revisions(BATCH) is not None:
+            pass
+        self.read += len(raw.values)
+        return time.perf_counter() - began
+
+    def until(self, events: int) -> FeatureOperator:
+        """Let so many events arrive, or somewhat more."""
+        while self.read < events:
+            self.batch()
+        return self.operator
 
 
 def timed(work: Callable[[], T]) -> tuple[float, T]:
@@ -55,7 +69,7 @@ def timed(work: Callable[[], T]) -> tuple[float, T]:
 
 def measure(plan: PipelinePlan, events: int, rounds: int) -> dict[str, float]:
     """Return the figures of one plan's state."""
-    operator = fill(plan, events)
+    operator = Arrivals(plan, SimulationConfig(late_share=LATE_SHARE)).until(events)
     stats = operator.stats()
     written, read = [], []
     for _ in range(rounds):
