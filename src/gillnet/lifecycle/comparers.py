@@ -77,8 +77,7 @@ class JoinComparer(OutputComparer):
             ends[alone] = _micros(rows, f"__{side}_time")[alone]
         known, waiting = _split(rows, ends, before)
         super().expect(known)
-        for _ in self._leave_out(waiting):
-            pass
+        self._leave_out(waiting)
 
     def _absent(self, name: str) -> bytes:  # noqa: ARG002 - either side may have no event
         return b"null"
@@ -161,8 +160,7 @@ class MatchComparer(OutputComparer):
             before[pc.equal(names, name).to_numpy(zero_copy_only=False)] = limit
         complete, waiting = _split(rows, ends, before)
         super().expect(complete)
-        for _ in self._leave_out(waiting):
-            pass
+        self._leave_out(waiting)
 
 
 def _ends(records: Records, column: str, *, without: str = "replaced_by", **only: str) -> Iterator[int]:

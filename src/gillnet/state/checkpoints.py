@@ -28,6 +28,7 @@ import structlog
 from pyarrow import fs
 
 from gillnet.core.errors import ConfigurationError, FencedError, StateError
+from gillnet.core.files import sync_directory
 
 FORMAT = 1
 STATE = "state.bin"
@@ -368,15 +369,6 @@ def _parsed(data: bytes, number: int, *, what: str) -> Checkpoint:
     if checkpoint.number != number:
         raise StateError(f"{what} is that of checkpoint {checkpoint.number}; it was moved.")
     return checkpoint
-
-
-def sync_directory(directory: Path) -> None:
-    """Return when the names in a directory are durable."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _private(path: str, flags: int) -> int:

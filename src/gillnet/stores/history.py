@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gillnet.core.errors import ConfigurationError, SinkError, SourceError
+from gillnet.core.files import sync_directory
 
 ARRIVAL_TIME = "__arrival_time"
 PARTITION = "__partition"
@@ -136,7 +137,7 @@ class HistoryWriter:
             self._write(stream, kept, first, last)
         else:
             path.unlink()
-            _sync_directory(stream.directory)
+            sync_directory(stream.directory)
         return True
 
     def end(self, stream: str, number: int) -> None:
@@ -195,7 +196,7 @@ class HistoryWriter:
                 file.flush()
                 os.fsync(file.fileno())
             torn.rename(path)
-            _sync_directory(stream.directory)
+            sync_directory(stream.directory)
         except OSError as error:
             raise SinkError(f"The history {path} cannot be written: {error.strerror}.") from error
         return path
@@ -211,14 +212,6 @@ class HistoryWriter:
             for path in paths:
                 path.unlink()
         stream.small = []
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,10 +46,8 @@ class RepeatedIds:
     def add(self, batch: _kernel.Batch, id_column: str, first_sequence: int) -> None:
         """Take a batch's ids; its events are numbered from ``first_sequence`` on, in the order of arrival."""
         self._taking.append(self._taker.submit(self._take, batch, id_column, first_sequence))
-        while len(self._taking) > _BATCHES_AHEAD or self._taking[0].done():
+        while self._taking and (len(self._taking) > _BATCHES_AHEAD or self._taking[0].done()):
             self._taking.popleft().result()
-            if not self._taking:
-                break
 
     def _take(self, batch: _kernel.Batch, id_column: str, first_sequence: int) -> None:
         self._ids.add(batch, id_column, first_sequence)
