@@ -172,7 +172,7 @@ def run_embedded(
 
     def on_turn() -> None:
         if restore_every is not None and next(turns) % restore_every == 0:
-            runtime.features = FeatureOperator.restored(plan, runtime.features.snapshot())
+            runtime.flow.features = FeatureOperator.restored(plan, runtime.features.snapshot())
 
     runtime = EmbeddedRuntime(
         plan,

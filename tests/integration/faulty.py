@@ -122,8 +122,11 @@ class Bench:
     def read(self, output: str) -> list[tuple[bytes, bytes | None, Headers]]:
         return read_topic(self.servers, self.out(output))
 
+    def values(self, output: str) -> list[bytes]:
+        return [value for value, _, _ in self.read(output)]
+
     def ids(self) -> list[str]:
-        return [json.loads(value)["id"] for value, _, _ in self.read("decisions")]
+        return [json.loads(value)["id"] for value in self.values("decisions")]
 
     def decided(self) -> int:
         """How many decisions are there, without reading them."""

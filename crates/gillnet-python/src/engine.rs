@@ -67,8 +67,8 @@ impl PyEngine {
         self.0.register_partition(stream, partition, now_us).map_err(kernel_error)
     }
 
-    fn pass_time(&mut self, now_us: i64) {
-        self.0.pass_time(now_us);
+    fn pass_time(&mut self, now_us: i64) -> bool {
+        self.0.pass_time(now_us)
     }
 
     fn finish(&mut self, stream: &str) -> PyResult<()> {

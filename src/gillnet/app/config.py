@@ -260,10 +260,25 @@ def _detail(value: Any, what: str) -> str:
     return str(value)
 
 
+def _delivery(value: Any, what: str) -> str:
+    if value not in ("at-least-once", "exactly-once"):
+        raise ConfigurationError(f"{what}: {value!r} is unknown; choose at-least-once or exactly-once.")
+    return str(value)
+
+
+def _name(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", value):
+        raise ConfigurationError(f"{what}: {value!r} is no name; write letters, digits, '.', '_' and '-'.")
+    return value
+
+
 _OPTIONS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "latency_budget": ("latency_budget_ms", _milliseconds),
     "turn": ("turn_ms", _milliseconds),
     "max_batch_records": ("max_batch_records", _whole),
+    "delivery": ("delivery", _delivery),
+    "transactional_id": ("transactional_id", _name),
+    "transaction_interval": ("transaction_interval_ms", _milliseconds),
     "commit_interval": ("commit_interval_s", _seconds),
     "checkpoint_interval": ("checkpoint_interval_s", _seconds),
     "revision_interval": ("revision_interval_s", _seconds),

@@ -9,17 +9,17 @@ from urllib.parse import quote
 from gillnet.api.pipeline import Pipeline
 from gillnet.app.config import RunConfig
 from gillnet.app.simulated import SCHEME, SimulatorScheme
-from gillnet.app.sinks import SinkRoutes
+from gillnet.app.sinks import SinkRoutes, create_topics
 from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.naming import nearest
-from gillnet.core.ports import Sink, Source
+from gillnet.core.ports import Sink, Source, Transactions
 from gillnet.core.time import SystemClock
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded import Alert, Checkpoints, EmbeddedRuntime, Outputs
 from gillnet.serving import ModelRegistry, Scorer, check_signature, choose_scorer
 from gillnet.simulator.streams import STREAMS
-from gillnet.state import CheckpointStore
+from gillnet.state import CheckpointStore, FileJournal
 from gillnet.stores.history import HistoryWriter
 
 WrapSink = Callable[[str, Sink | None], Sink | None]
@@ -61,20 +61,24 @@ def build_runtime(
     check_streams(plan, config.sources)
     scorer = choose_model_scorer(plan, config.models)
     routes = SinkRoutes(plan, config.sinks, default=config.default_sink, kafka=config.kafka)
+    exactly_once = config.options.delivery == "exactly-once"
+    if exactly_once:
+        check_exactly_once(config, routes)
     routes.prepare()
+    transactions = open_transactions(plan, config, routes) if exactly_once else None
 
     # Rows are sure to come, so a place that cannot be written stops the start. A side output may never be needed; if its
     # first record comes while the broker is away, it waits as the others do.
     at_start = ("decisions", "alerts")
 
     def open_output(name: str) -> Sink | None:
-        sink = routes.open(name, check=name in at_start)
+        sink = routes.open(name, check=name in at_start, transactions=transactions)
         return sink if wrap_sink is None else wrap_sink(name, sink)
 
     outputs = Outputs(open_output)
     for name in at_start:
         outputs.wanted(name)
-    checkpoints = None if config.checkpoints is None else open_checkpoints(config)
+    checkpoints = None if config.checkpoints is None else open_checkpoints(config, transactions)
     return EmbeddedRuntime(
         plan,
         sources=open_sources(plan, config),
@@ -83,13 +87,57 @@ def build_runtime(
         options=config.options,
         history=open_history(config, checkpoints),
         checkpoints=checkpoints,
+        transactions=transactions,
         on_alerts=on_alerts,
         on_turn=on_turn,
     )
 
 
-def open_checkpoints(config: RunConfig) -> Checkpoints:
+def check_exactly_once(config: RunConfig, routes: SinkRoutes) -> None:
+    """Hold the places of a run against what exactly-once needs.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are no checkpoints, or an output goes elsewhere than to topics of one Kafka cluster.
+    """
+    if config.checkpoints is None:
+        raise ConfigurationError(
+            "delivery exactly-once needs checkpoints, from which a run goes on without saying anything twice: give --checkpoints PLACE."
+        )
+    routes.cluster()
+
+
+def open_transactions(plan: PipelinePlan, config: RunConfig, routes: SinkRoutes) -> Transactions:
+    """Open the transactions that all outputs of a run are written through: in one Kafka cluster, with a journal beside them.
+
+    Raises
+    ------
+    ConfigurationError
+        If the journal's topic cannot be made.
+    SinkError
+        If the broker does not answer, or allows no transactions.
+    """
+    cluster, topics = routes.cluster()
+    name = config.options.transactional_id or f"gillnet.{plan.name}"
+    journal = f"{name}.journal"
+    kept = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
+    create_topics(cluster, {journal: 1}, settings=config.kafka, config=kept)
+    from gillnet.connectors.kafka import KafkaTransactions
+
+    return KafkaTransactions(
+        bootstrap_servers=cluster,
+        transactional_id=name,
+        topics=topics,
+        journal=journal,
+        settings=config.kafka,
+    )
+
+
+def open_checkpoints(config: RunConfig, transactions: Transactions | None = None) -> Checkpoints:
     """Become the owner of the place of checkpoints, and find the one to go on from.
+
+    The journal is that of the transactions; without them it is beside the checkpoints, where these are in a directory.
 
     Raises
     ------
@@ -99,7 +147,13 @@ def open_checkpoints(config: RunConfig) -> Checkpoints:
         If it cannot be read or written, or none of its checkpoints is whole.
     """
     assert config.checkpoints is not None
-    return Checkpoints(CheckpointStore(config.checkpoints), interval_s=config.options.checkpoint_interval_s)
+    store = CheckpointStore(config.checkpoints)
+    journal = None if store.directory is None else FileJournal(store.directory / "journal")
+    return Checkpoints(
+        store,
+        interval_s=config.options.checkpoint_interval_s,
+        journal=journal if transactions is None else transactions.journal,
+    )
 
 
 def open_history(config: RunConfig, checkpoints: Checkpoints | None) -> HistoryWriter | None:

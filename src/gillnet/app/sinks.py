@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit, urlunsplit
 
 from gillnet.connectors.uri import open_sink, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.naming import nearest
-from gillnet.core.ports import Sink
+from gillnet.core.ports import Sink, Transactions
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.plan.patterns import PatternNode
 
@@ -104,14 +104,41 @@ class SinkRoutes:
         for servers, names in aside.items():
             _create_side_topics(servers, names, settings=self._kafka)
 
-    def open(self, name: str, *, check: bool = True) -> Sink | None:
+    def cluster(self) -> tuple[str, list[str]]:
+        """Return the one Kafka cluster that every output goes to, and the topics there.
+
+        Raises
+        ------
+        ConfigurationError
+            If an output goes elsewhere, or there is none.
+        """
+        places = {name: parse_uri(uri, what="Sink") for name, uri in self.uris.items()}
+        if not places:
+            raise ConfigurationError(
+                "delivery exactly-once: no output has a sink; give one, such as --sinks kafka://localhost:9092/{name}."
+            )
+        first = next((parsed for parsed in places.values() if parsed.scheme == "kafka"), None)
+        for name, parsed in places.items():
+            if first is None or parsed.scheme != "kafka" or parsed.address != first.address:
+                raise ConfigurationError(
+                    f"--sink {name}={parsed.text}: with delivery exactly-once every output is a topic of one Kafka cluster, which has "
+                    "transactions; name one there, or choose delivery at-least-once."
+                )
+        assert first is not None
+        return first.address, sorted({parsed.path.strip("/") for parsed in places.values()})
+
+    def open(self, name: str, *, check: bool = True, transactions: Transactions | None = None) -> Sink | None:
         """Open an output's sink; None if it goes nowhere. For `gillnet.runtimes.embedded.Outputs`.
 
-        ``check=False`` asks nothing of the broker: for an output whose first record comes while the run goes on, and the
-        broker may be away.
+        With ``transactions`` it is one of theirs. ``check=False`` asks nothing of the broker: for an output whose first record comes
+        while the run goes on, and the broker may be away.
         """
         uri = self.uris.get(name)
-        return None if uri is None else open_sink(uri, settings=self._kafka, check=check)
+        if uri is None:
+            return None
+        if transactions is not None:
+            return transactions.sink(parse_uri(uri, what="Sink").path.strip("/"))
+        return open_sink(uri, settings=self._kafka, check=check)
 
 
 def _create_side_topics(servers: str, names: list[str], *, settings: Mapping[str, str]) -> None:
@@ -123,7 +150,11 @@ def _create_side_topics(servers: str, names: list[str], *, settings: Mapping[str
 
 
 def create_topics(
-    servers: str, names: list[str], *, settings: Mapping[str, str], config: Mapping[str, str] | None = None
+    servers: str,
+    names: Sequence[str] | Mapping[str, int],
+    *,
+    settings: Mapping[str, str],
+    config: Mapping[str, str] | None = None,
 ) -> None:
     """Create the topics that are missing, with these topic settings.
 

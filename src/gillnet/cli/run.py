@@ -53,6 +53,10 @@ def run(
         str | None,
         typer.Option(metavar="PLACE", help="Keep checkpoints there, and go on from the last: a directory, or s3://..."),
     ] = None,
+    delivery: Annotated[
+        str | None,
+        typer.Option(metavar="GUARANTEE", help="at-least-once (the default), or exactly-once: Kafka's transactions."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A configuration file; by default gillnet.toml, if there is one.")
     ] = None,
@@ -69,6 +73,7 @@ def run(
     """
     extra = [f"options.latency_budget={latency_budget}"] if latency_budget else []
     extra += [f"options.max_records={max_records}"] if max_records else []
+    extra += [f"options.delivery={delivery}"] if delivery else []
     log_lines(log_format)
     chosen = load_config(config).changed(
         sources=source or (),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gillnet.core.errors import ConfigurationError
-from gillnet.core.messages import Headers, OutputRecord, RawBatch
+from gillnet.core.errors import ConfigurationError, SourceError
+from gillnet.core.messages import Headers, OutputRecord, RawBatch, Stretch
 from gillnet.core.time import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class MemorySource:
             partitions=[0] * (end - begin) if self._partitions is None else self._partitions[begin:end],
             arrival_time_us=self._clock.now_us(),
             envelope=lambda index: self._envelope(begin + index),
+            stretch=lambda: [(0, begin, end)],
         )
 
     def _envelope(self, index: int) -> tuple[bytes | None, Headers]:
@@ -86,6 +88,17 @@ class MemorySource:
     def start_at(self, mark: Mapping[int, int]) -> None:
         """Go on behind so many records."""
         self._position = mark.get(0, self._position)
+
+    def replay(self, stretch: Stretch, arrival_time_us: int) -> RawBatch:
+        """Return the records between two positions."""
+        ((_, begin, end),) = stretch
+        self._position = begin
+        batch = self.poll(end - begin, 0.0)
+        if batch is None or len(batch.values) < end - begin:
+            raise SourceError(
+                f"{self!r} has not the records {begin} to {end} that were read before; give the same list."
+            )
+        return replace(batch, arrival_time_us=arrival_time_us)
 
     @property
     def finished(self) -> bool:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 
 def sync_directory(directory: Path) -> None:
@@ -16,3 +13,14 @@ def sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def boot_name() -> str | None:
+    """Return what names this boot of the machine; None where the system has no name for it.
+
+    What a process handed to the operating system is there as long as the same boot lasts, synced or not.
+    """
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return None

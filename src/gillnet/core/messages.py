@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
 Headers = list[tuple[str, bytes | None]]
 
+Stretch = list[tuple[int, int, int]]
+"""Where the records of a batch lie in their stream, in the order of arrival: (partition, place of the first, place after the last)
+of each run of records of one partition."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawBatch:
@@ -30,6 +34,8 @@ class RawBatch:
         record.
     offset
         Gives the place of record *i* in its partition; None where a source has none.
+    stretch
+        Gives where the records lie in the stream, so that a source can give the very same batch again; empty where it cannot.
     recorded_arrival_us
         Gives when record *i* arrived by the source's own record, microseconds UTC: the broker's timestamp, or the arrival
         that a simulation gave it. None where nothing recorded it. For looking back at delays; a run goes by
@@ -42,6 +48,7 @@ class RawBatch:
     arrival_time_us: int
     envelope: Callable[[int], tuple[bytes | None, Headers]] = field(default=lambda _: (None, []))
     offset: Callable[[int], int | None] = field(default=lambda _: None)
+    stretch: Callable[[], Stretch] = field(default=list)
     recorded_arrival_us: Callable[[int], int | None] = field(default=lambda _: None)
 
 

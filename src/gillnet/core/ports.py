@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from gillnet.core.messages import OutputRecord, RawBatch
+    from gillnet.core.messages import OutputRecord, RawBatch, Stretch
 
 
 @runtime_checkable
@@ -81,6 +81,75 @@ class ReplayableSource(Protocol):
         """
         ...
 
+    def replay(self, stretch: Stretch, arrival_time_us: int) -> RawBatch:
+        """Return the very batch that had this ``stretch``, as of its arrival; before the first `poll`.
+
+        Stretches are replayed in the order in which they were read, from the mark that `start_at` was given; the source is
+        then where it was after the last of them.
+
+        Raises
+        ------
+        SourceError
+            If the records are no longer there.
+        """
+        ...
+
+
+@runtime_checkable
+class TransactionalSource(Protocol):
+    """What a source offers besides whose offsets can be committed with the outputs, in one transaction."""
+
+    def offsets(self) -> object:
+        """Return what stands after the last record that `poll` returned, for `Transactions.commit` of the same system."""
+        ...
+
+
+class Journal(Protocol):
+    """Keeps, in order, what decided the outcomes of a run, so that a run that goes on can decide the same again."""
+
+    kind: str
+    """Where it is kept; a checkpoint's position in another kind means nothing here."""
+    strict: bool
+    """Whether a run must not go on where records are missing."""
+    whole: bool
+    """After `read`: whether everything that was appended before is there."""
+
+    def read(self, position: int) -> Iterator[bytes]:
+        """Yield the records that were appended behind ``position`` and are there for good.
+
+        Raises
+        ------
+        StateError
+            If they cannot be read.
+        """
+        ...
+
+    def append(self, record: bytes) -> None:
+        """Keep a record: before any output that follows from it leaves, or together with it.
+
+        Raises
+        ------
+        StateError
+            If it cannot be kept.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Return when what was appended is durable."""
+        ...
+
+    def cut(self) -> int:
+        """Return the position behind everything that was appended, for a checkpoint."""
+        ...
+
+    def forget(self, position: int) -> None:
+        """Let go of what lies before a position: no checkpoint needs it any more."""
+        ...
+
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
+
 
 @runtime_checkable
 class Sink(Protocol):
@@ -100,4 +169,33 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Flush and release."""
+        ...
+
+
+class Transactions(Protocol):
+    """Outputs, journal and offsets that become visible together or not at all."""
+
+    @property
+    def journal(self) -> Journal:
+        """What is written with the outputs."""
+        ...
+
+    def sink(self, name: str) -> Sink:
+        """Return a sink on one of their places, by its name there."""
+        ...
+
+    def commit(self, offsets: Sequence[object]) -> None:
+        """Return when everything written since the last commit is visible, and the sources' offsets with it.
+
+        Raises
+        ------
+        FencedError
+            If another run has taken over.
+        SinkError
+            If it cannot be committed; nothing of it is visible then.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up what is not committed, and release."""
         ...

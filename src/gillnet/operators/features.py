@@ -85,7 +85,7 @@ class FeatureOperator:
             raise PlanError(f"pipeline {plan.name!r} cannot be executed: {error}.") from error
 
     @classmethod
-    def restored(cls, plan: PipelinePlan, snapshot: bytes, *, now_us: int | None = None) -> Self:
+    def restored(cls, plan: PipelinePlan, snapshot: bytes) -> Self:
         """Return an operator that goes on where the one that wrote ``snapshot`` stood.
 
         Parameters
@@ -95,9 +95,6 @@ class FeatureOperator:
             the same columns.
         snapshot
             What `snapshot` returned.
-        now_us
-            Processing time at which a run goes on that was away: every partition then holds the watermark until it is heard, or
-            idle from now on. None leaves each as it was.
 
         Raises
         ------
@@ -112,8 +109,6 @@ class FeatureOperator:
             operator._engine = Engine.restore(dumps(plan), snapshot)
         except ValueError as error:
             raise StateError(f"pipeline {plan.name!r} cannot be restored: {error}.") from error
-        if now_us is not None:
-            operator._engine.resume(now_us)
         return operator
 
     def snapshot(self) -> bytes:
@@ -205,9 +200,13 @@ class FeatureOperator:
         """Let an assigned partition hold the watermark from the start, before its first record."""
         self._engine.register_partition(stream, partition, now_us)
 
-    def pass_time(self, now_us: int) -> None:
-        """Let silent partitions fall idle."""
-        self._engine.pass_time(now_us)
+    def pass_time(self, now_us: int) -> bool:
+        """Let silent partitions fall idle; whether that changed anything."""
+        return self._engine.pass_time(now_us)
+
+    def resume(self, now_us: int) -> None:
+        """Go on at processing time ``now_us`` after the run was away: every partition holds the watermark until it is heard, or idle."""
+        self._engine.resume(now_us)
 
     def finish(self, stream: str) -> None:
         """Say that a bounded stream has ended: its watermark goes to the end of time."""

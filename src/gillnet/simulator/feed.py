@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gillnet.core.errors import DefinitionError
-from gillnet.core.messages import Headers, RawBatch
+from gillnet.core.messages import Headers, RawBatch, Stretch
 from gillnet.core.time import Clock, SystemClock
 from gillnet.simulator.streams import STREAMS, Chunk, Simulation, StreamName
 
@@ -136,14 +136,18 @@ class SimulatorSource:
         while not self._reader.exhausted:
             due = self._pace.due(self._reader.given, max_records)
             if due > 0:
-                return self._batch(*self._reader.take(due))
+                return self._batch(*self._reader.take(due), self._clock.now_us())
             left = deadline - self._clock.monotonic_s()
             if left <= 0:
                 break
             self._pace.wait(self._reader.given, left)
         return None
 
-    def _batch(self, values: list[bytes], keys: list[bytes | None], arrivals: list[NDArray[np.int64]]) -> RawBatch:
+    def _batch(
+        self, values: list[bytes], keys: list[bytes | None], arrivals: list[NDArray[np.int64]], arrival_time_us: int
+    ) -> RawBatch:
+        end = self._reader.given
+
         def envelope(place: int) -> tuple[bytes | None, Headers]:
             return keys[place], []
 
@@ -158,8 +162,9 @@ class SimulatorSource:
             stream=self.stream,
             values=values,
             partitions=[0] * len(values),
-            arrival_time_us=self._clock.now_us(),
+            arrival_time_us=arrival_time_us,
             envelope=envelope,
+            stretch=lambda: [(0, end - len(values), end)],
             recorded_arrival_us=recorded_arrival_us,
         )
 
@@ -176,6 +181,13 @@ class SimulatorSource:
         while self._reader.given < wanted and not self._reader.exhausted:
             self._reader.take(min(wanted - self._reader.given, _FILE_CHUNK))
         self._pace.skip(self._reader.given)
+
+    def replay(self, stretch: Stretch, arrival_time_us: int) -> RawBatch:
+        """Simulate the same records again; they are not paced."""
+        ((_, begin, end),) = stretch
+        batch = self._batch(*self._reader.take(end - begin), arrival_time_us)
+        self._pace.skip(self._reader.given)
+        return batch
 
     @property
     def finished(self) -> bool:

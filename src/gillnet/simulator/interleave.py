@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gillnet.core.errors import DefinitionError
-from gillnet.core.messages import Headers, RawBatch
+from gillnet.core.messages import Headers, RawBatch, Stretch
 from gillnet.core.time import Clock, SystemClock, duration_us
 from gillnet.simulator.feed import Pace
 
@@ -86,6 +86,10 @@ class InterleavedSource:
                 return None
         values, keys, last_us = self._cursor.take(due, until_us)
         self.arrived_us = last_us
+        return self._batch(values, keys, last_us if self._clock is None else self._clock.now_us())
+
+    def _batch(self, values: list[bytes], keys: list[bytes | None], arrival_time_us: int) -> RawBatch:
+        end = self._cursor.given
 
         def envelope(place: int) -> tuple[bytes | None, Headers]:
             return keys[place], []
@@ -94,8 +98,9 @@ class InterleavedSource:
             stream=self.stream,
             values=values,
             partitions=[0] * len(values),
-            arrival_time_us=last_us if self._clock is None else self._clock.now_us(),
+            arrival_time_us=arrival_time_us,
             envelope=envelope,
+            stretch=lambda: [(0, end - len(values), end)],
         )
 
     def commit(self) -> None:
@@ -111,6 +116,18 @@ class InterleavedSource:
         while self._cursor.given < wanted and not self.finished:
             self._cursor.take(wanted - self._cursor.given, _FOREVER - 1)
         self._pace.skip(self._cursor.given)
+
+    def replay(self, stretch: Stretch, arrival_time_us: int) -> RawBatch:
+        """Simulate the same records again; they are not paced, and keep no step."""
+        ((_, begin, end),) = stretch
+        values: list[bytes] = []
+        keys: list[bytes | None] = []
+        while len(values) < end - begin and not self.finished:
+            more, their_keys, self.arrived_us = self._cursor.take(end - begin - len(values), _FOREVER - 1)
+            values += more
+            keys += their_keys
+        self._pace.skip(self._cursor.given)
+        return self._batch(values, keys, arrival_time_us)
 
     @property
     def finished(self) -> bool:

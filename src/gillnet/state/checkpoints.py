@@ -68,6 +68,8 @@ class Checkpoint:
         By stream, the place after the last record that is in the state, by partition.
     counts
         What the run had counted, for it to go on counting.
+    journal
+        Where the journal stood at the cut: its kind, position and last record; empty for a run without one.
     files
         What it consists of.
     """
@@ -78,6 +80,7 @@ class Checkpoint:
     pipeline: str
     marks: Mapping[str, Mapping[int, int]]
     counts: Mapping[str, Any] = field(default_factory=dict)
+    journal: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[StoredFile, ...] = ()
 
     @property
@@ -109,7 +112,7 @@ class CheckpointStore:
         if keep < 1:
             raise ConfigurationError(f"Checkpoints {place}: keep={keep} must be 1 or more.")
         self.place = str(place)
-        self._keep = keep
+        self.keep = keep
         self._files, self._root = _filesystem(self.place)
         self._local = isinstance(self._files, fs.LocalFileSystem)
         self._owner: int | None = None
@@ -279,7 +282,7 @@ class CheckpointStore:
     def _clean(self, newest: int) -> None:
         """Remove old checkpoints, and torn ones: those before the newest that have no manifest."""
         complete = [number for number in self.numbers() if number <= newest and self._has_manifest(number)]
-        oldest = complete[: self._keep][-1]
+        oldest = complete[: self.keep][-1]
         for number in self.numbers():
             if number < oldest or (number < newest and number not in complete):
                 self.abandon(number)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from gillnet.core.messages import Headers, RawBatch
+from gillnet.core.messages import Headers, RawBatch, Stretch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,6 +131,7 @@ class ScriptedSource:
     def poll(self, max_records: int, timeout_s: float) -> RawBatch | None:
         """Return the next records; None after ``timeout_s`` of the clock's seconds in which none came."""
         taken: list[Record] = []
+        begin = self._position
         while len(taken) < max_records and not self.finished:
             step = self._script[self._position]
             if isinstance(step, Record):
@@ -145,12 +146,16 @@ class ScriptedSource:
             return None
         self.polled_records += len(taken)
         self.batch_sizes.append(len(taken))
+        return self._batch(taken, begin, self._position, self.clock.now_us())
+
+    def _batch(self, taken: list[Record], begin: int, end: int, arrival_time_us: int) -> RawBatch:
         return RawBatch(
             stream=self.stream,
             values=[record.value for record in taken],
             partitions=[record.partition for record in taken],
-            arrival_time_us=self.clock.now_us(),
+            arrival_time_us=arrival_time_us,
             envelope=lambda index: (taken[index].key, list(taken[index].headers)),
+            stretch=lambda: [(0, begin, end)],
         )
 
     def _passed(self, step: Step, timeout_s: float) -> bool:
@@ -198,6 +203,13 @@ class ScriptedSource:
     def start_at(self, mark: Mapping[int, int]) -> None:
         """Begin at a place in the script."""
         self._position = mark.get(0, self._position)
+
+    def replay(self, stretch: Stretch, arrival_time_us: int) -> RawBatch:
+        """Return the records between two places in the script, whatever else lies between."""
+        ((_, begin, end),) = stretch
+        self._position = end
+        records = [step for step in self._script[begin:end] if isinstance(step, Record)]
+        return self._batch(records, begin, end, arrival_time_us)
 
     def commit_to(self, mark: object) -> None:
         """Note that what comes before a mark need not come again."""

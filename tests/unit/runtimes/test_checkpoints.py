@@ -19,9 +19,10 @@ from gillnet.connectors.memory import MemorySink, MemorySource
 from gillnet.core.errors import ConfigurationError, FencedError, SourceError, StateError
 from gillnet.runtimes.embedded import Checkpoints
 from gillnet.simulator import Simulation, SimulationConfig, SimulatorSource, interleaved_sources
-from gillnet.state import CheckpointStore
+from gillnet.state import CheckpointStore, FileJournal
 from gillnet.stores.history import History, HistoryWriter, micro_batches
 from gillnet.testing.clock import SimulatedClock
+from gillnet.testing.faults import Faults, SimulatedLog, SimulatedTransactions
 from gillnet.testing.scripted import Abort, Aborted, End, Pause, Record
 
 from .driving import JournalSource, Outs, drive, payment, payments_stream, pipeline
@@ -256,6 +257,119 @@ def test_a_source_begins_behind_the_records_of_a_mark(tmp_path, name, given_befo
     assert again.poll(5, 0.0).values == first.poll(5, 0.0).values
     first.close()
     again.close()
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_source_gives_the_very_batches_again(tmp_path, name):
+    import gzip
+
+    path = tmp_path / "payments.ndjson"
+    path.write_bytes(b"\n".join(SCRIPT) + b"\n")
+    (tmp_path / "payments.ndjson.gz").write_bytes(gzip.compress(path.read_bytes()))
+    first, again = PLACES[name](path), PLACES[name](path)
+    first.poll(3, 0.0)
+    mark = first.mark()
+    batches = [batch for size in (1, 7, 5, 2) if (batch := first.poll(size, 0.0)) is not None]
+    again.start_at(mark)
+    replayed = [again.replay(batch.stretch(), 17) for batch in batches]
+    assert [batch.values for batch in replayed] == [batch.values for batch in batches]
+    assert [batch.stretch() for batch in replayed] == [batch.stretch() for batch in batches]
+    assert [batch.envelope(0) for batch in replayed] == [batch.envelope(0) for batch in batches]
+    assert {batch.arrival_time_us for batch in replayed} == {17}
+    assert again.mark() == first.mark()
+    assert again.poll(5, 0.0).values == first.poll(5, 0.0).values
+    first.close()
+    again.close()
+
+
+def test_a_file_that_is_another_one_cannot_give_a_batch_again(tmp_path):
+    path = tmp_path / "payments.ndjson"
+    path.write_bytes(b"\n".join(SCRIPT[:5]) + b"\n")
+    source = FileSource("payments", path)
+    with pytest.raises(SourceError, match="7 records of it were read before, and it has 5"):
+        source.replay([(0, 0, 7)], 17)
+    source.close()
+    with pytest.raises(SourceError, match="has not the records 3 to 9"):
+        MemorySource("payments", SCRIPT[:5]).replay([(0, 3, 9)], 17)
+
+
+# The journal
+
+
+def journalled(place: Any, clock: SimulatedClock, **options: Any) -> Checkpoints:
+    journal = FileJournal(place / "journal")
+    return Checkpoints(CheckpointStore(place), in_background=False, journal=journal, clock=clock, **options)
+
+
+def test_i5_steps_behind_the_checkpoint_are_taken_again_and_say_the_same(tmp_path):
+    """Micro-batches, arrival and looks at rows that changed are those of the lost run, though the sources would give others now."""
+    late = [payment(number + 100, at_s=number * 3, card="c1") for number in range(10)]
+    script = [
+        *SCRIPT[:11],
+        Pause(1.0),
+        *late[:3],
+        Pause(0.5),
+        *SCRIPT[11:20],
+        Pause(0.7),
+        Abort(),
+        *SCRIPT[20:],
+        *late[3:],
+    ]
+    clock, outs = SimulatedClock(), Outs()
+    source = JournalSource("payments", script, clock=clock)
+    with pytest.raises(Aborted):
+        drive(source, outs=outs, checkpoints=journalled(tmp_path, clock, interval_s=1e9)).run()
+    rows, revisions = len(outs.rows()), len(outs.rows("decisions.revisions"))
+    assert rows == 23
+    assert revisions > 0
+    clock.sleep(500.0)
+    # Everything is there at once now.
+    again = source.reopen()
+    with structlog.testing.capture_logs() as logs:
+        drive(again, outs=outs, checkpoints=journalled(tmp_path, clock)).run()
+    assert [entry["steps"] > 3 for entry in logs if entry["event"] == "stands where the last run stood"] == [True]
+    assert outs.rows()[rows : rows + rows] == outs.rows()[:rows]
+    assert (
+        outs.rows("decisions.revisions")[revisions : revisions + revisions]
+        == outs.rows("decisions.revisions")[:revisions]
+    )
+
+
+def test_a_journal_with_a_gap_is_followed_up_to_it_and_told(tmp_path):
+    clock, outs = SimulatedClock(), Outs()
+    source = JournalSource("payments", [*SCRIPT[:20], Pause(1.0), *SCRIPT[20:30], Abort(), *SCRIPT[30:]], clock=clock)
+    with pytest.raises(Aborted):
+        drive(source, outs=outs, checkpoints=journalled(tmp_path, clock, interval_s=1e9)).run()
+    file = max((tmp_path / "journal").glob("*.log"))
+    lines = file.read_bytes().splitlines(keepends=True)
+    assert len(lines) > 2
+    file.write_bytes(b"".join([lines[0], *lines[2:]]))
+    with structlog.testing.capture_logs() as logs:
+        driven = drive(source.reopen(), outs=outs, checkpoints=journalled(tmp_path, clock)).run()
+    assert "journal has a gap, what lies behind it is read again" in [entry["event"] for entry in logs]
+    assert driven.counts.read == driven.counts.scored == 40
+
+
+def test_a_run_whose_first_checkpoint_cannot_be_written_does_not_begin(tmp_path, monkeypatch):
+    clock = SimulatedClock()
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("gillnet.state.writing._write", lambda *_: (_ for _ in ()).throw(full))
+    driven = drive(SCRIPT, clock=clock, checkpoints=journalled(tmp_path, clock))
+    with pytest.raises(
+        StateError, match="the first checkpoint was not written, so the run could not go on after a crash"
+    ):
+        driven.run()
+    assert driven.counts.read == 0
+
+
+def test_exactly_once_is_refused_without_checkpoints_of_its_journal(tmp_path):
+    clock = SimulatedClock()
+    transactions = SimulatedTransactions(SimulatedLog({}), Faults(random.Random(0), crashes=0))
+    for kept in (None, checkpoints(tmp_path / "a", clock), journalled(tmp_path / "b", clock)):
+        with pytest.raises(
+            ConfigurationError, match="exactly-once needs checkpoints whose journal is that of the transactions"
+        ):
+            drive(SCRIPT, clock=clock, checkpoints=kept, transactions=transactions)
 
 
 def test_a_file_with_fewer_records_than_were_read_is_another_one(tmp_path):

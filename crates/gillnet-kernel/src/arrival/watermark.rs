@@ -69,20 +69,23 @@ impl Watermark {
         }
     }
 
-    /// Processing time is `now`: leave out partitions that fell silent.
-    pub fn pass_time(&mut self, now: i64) {
+    /// Processing time is `now`: leave out partitions that fell silent. Whether anything is another than before.
+    pub fn pass_time(&mut self, now: i64) -> bool {
+        let first = self.awaited_since.is_none();
         let since = *self.awaited_since.get_or_insert(now);
-        self.unheard = self.partitions.is_empty() && now.saturating_sub(since) > self.idle_after_us;
-        let mut changed = false;
+        let unheard = self.partitions.is_empty() && now.saturating_sub(since) > self.idle_after_us;
+        let was_unheard = std::mem::replace(&mut self.unheard, unheard);
+        let mut fell_idle = false;
         for entry in &mut self.partitions {
             if !entry.idle && now.saturating_sub(entry.heard) > self.idle_after_us {
                 entry.idle = true;
-                changed = true;
+                fell_idle = true;
             }
         }
-        if changed {
+        if fell_idle {
             self.merge();
         }
+        first || unheard != was_unheard || fell_idle
     }
 
     /// A run goes on at processing time `now` after it was away: nobody was silent meanwhile. Every partition holds the watermark

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gillnet.connectors.files.lines import LineReader
 from gillnet.core.errors import ConfigurationError, SourceError
-from gillnet.core.messages import RawBatch
+from gillnet.core.messages import RawBatch, Stretch
 from gillnet.core.time import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -122,11 +122,16 @@ class FileSource:
         if not values:
             return None
         self._given += len(values)
+        return self._batch(values, self._clock.now_us())
+
+    def _batch(self, values: list[bytes], arrival_time_us: int) -> RawBatch:
+        end = self._given
         return RawBatch(
             stream=self.stream,
             values=values,
             partitions=[0] * len(values),
-            arrival_time_us=self._clock.now_us(),
+            arrival_time_us=arrival_time_us,
+            stretch=lambda: [(0, end - len(values), end)],
         )
 
     def _fill(self, records: int) -> None:
@@ -170,6 +175,25 @@ class FileSource:
                     f"{self._path}: it has {self._given:,} records, and {wanted:,} of them are in the checkpoint: it is another "
                     "file. Give the one that was read, or name an empty place of checkpoints."
                 )
+
+    def replay(self, stretch: Stretch, arrival_time_us: int) -> RawBatch:
+        """Read so many records again.
+
+        Raises
+        ------
+        SourceError
+            If they are not there: it is another file.
+        """
+        ((_, begin, end),) = stretch
+        values: list[bytes] = []
+        while len(values) < end - begin and (batch := self.poll(end - begin - len(values), 0.0)) is not None:
+            values += batch.values
+        if self._given != end:
+            raise SourceError(
+                f"{self._path}: {end:,} records of it were read before, and it has {self._given:,}: it is another file. Give the one "
+                "that was read, or name an empty place of checkpoints."
+            )
+        return self._batch(values, arrival_time_us)
 
     @property
     def finished(self) -> bool:

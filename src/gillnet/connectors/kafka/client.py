@@ -96,6 +96,12 @@ def make_client(
         ) from None
 
 
+def connection_settings(settings: Settings) -> dict[str, str]:
+    """Return the settings that say how to reach the broker, of any client's, for another kind of client."""
+    wanted = ("security.", "sasl.", "ssl.", "enable.ssl", "socket.", "broker.", "client.", "metadata.", "api.")
+    return {name: value for name, value in settings.items() if name.startswith(wanted)}
+
+
 class BrokerWatch:
     """Notices that no broker can be reached, says so once, and says when one is back.
 

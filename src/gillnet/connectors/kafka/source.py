@@ -6,6 +6,7 @@ that is taken away is forgotten at once, so that a late `commit` cannot move the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,6 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_END,
     OFFSET_STORED,
-    TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
     KafkaException,
@@ -31,12 +31,14 @@ from gillnet.connectors.kafka.client import (
     make_client,
     readable,
 )
+from gillnet.connectors.kafka.places import GroupOffsets, envelope, stretch_of, timestamp_us
+from gillnet.connectors.kafka.replaying import StretchReader
 from gillnet.core.errors import ConfigurationError, SourceError
-from gillnet.core.messages import Headers, RawBatch
+from gillnet.core.messages import RawBatch
 from gillnet.core.time import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from gillnet.core.messages import Stretch
 
 StartPosition = Literal["committed", "earliest", "latest"]
 
@@ -167,6 +169,8 @@ class KafkaSource:
         ] = {}  # Where each assigned partition was begun; may be logical, such as OFFSET_END.
         self._positions: dict[int, int] = {}  # The offset after the last one that `poll` returned.
         self._given: dict[int, int] = {}  # Where a run's own checkpoint says to begin.
+        self._replaying: StretchReader | None = None
+        self._subscribed = False
         self._to_reset: set[int] = set()  # Partitions whose offset the broker does not hold.
         self._bounded: BoundedRead | None = None
         self._to_commit: dict[int, int] = {}
@@ -180,7 +184,8 @@ class KafkaSource:
         self._hopeless: str | None = None
         self._closed = False
         self.expired_records = 0
-        config = {
+        self._group = group
+        self._config = {
             **_DEFAULTS,
             "bootstrap.servers": bootstrap_servers,
             "group.id": group,
@@ -188,13 +193,12 @@ class KafkaSource:
             "error_cb": self._watch,
             "on_commit": self._on_commit,
         }
-        self._consumer: Any = make_client(Consumer, config, settings=self._settings, what=what)
+        self._consumer: Any = make_client(Consumer, self._config, settings=self._settings, what=what)
         try:
             self._open(until_end=until_end, timeout_s=open_timeout_s)
         except SourceError:
             self._consumer.close()
             raise
-        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
 
     def _open(self, *, until_end: bool, timeout_s: float) -> None:
         partitions = check_topic(
@@ -227,6 +231,8 @@ class KafkaSource:
         SourceError
             If waiting will not help: the topic is gone, or the access is refused.
         """
+        if not self._subscribed:
+            self._subscribe()
         messages = self._consume(min(max_records, _MAX_BATCH_RECORDS), timeout_s)
         now_us = self._clock.now_us()
         events = [message for message in messages if message.error() is not None]
@@ -243,17 +249,48 @@ class KafkaSource:
         for event in events:
             self._on_event(event)
         self._tend(heard=bool(messages))
-        if not messages:
-            return None
+        return self._batch(messages, partitions, now_us) if messages else None
+
+    def _subscribe(self) -> None:
+        """Join the group: with the first poll, so that a run which replays for long beforehand is no silent member."""
+        self._subscribed = True
+        if self._replaying is not None:
+            self._replaying.close()
+            self._replaying = None
+        self._consumer.subscribe(
+            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
+
+    def _batch(self, messages: list[Any], partitions: list[int], arrival_time_us: int) -> RawBatch:
         return RawBatch(
             stream=self.stream,
             values=[message.value() or b"" for message in messages],
             partitions=partitions,
-            arrival_time_us=now_us,
-            envelope=partial(_envelope, messages),
+            arrival_time_us=arrival_time_us,
+            envelope=partial(envelope, messages),
             offset=lambda index: int(messages[index].offset()),
-            recorded_arrival_us=partial(_timestamp_us, messages),
+            stretch=lambda: stretch_of(messages, partitions),
+            recorded_arrival_us=partial(timestamp_us, messages),
         )
+
+    def replay(self, stretch: Stretch, arrival_time_us: int) -> RawBatch:
+        """Read the records of a stretch again; they are then behind this source, as if `poll` had returned them.
+
+        Raises
+        ------
+        SourceError
+            If one of them is no longer there.
+        """
+        if self._replaying is None:
+            self._replaying = StretchReader(
+                self.topic, self._config, settings=self._settings, what=self._what, clock=self._clock
+            )
+        messages = self._replaying.read(stretch)
+        self._given.update((partition, end) for partition, _, end in stretch)
+        if self._bounded is not None:
+            for partition, _, end in stretch:
+                self._bounded.reach(partition, end)
+        return self._batch(messages, [message.partition() for message in messages], arrival_time_us)
 
     def _consume(self, max_records: int, timeout_s: float) -> list[Any]:
         # librdkafka waits until the batch is full or the time is over. Take what is there, and wait for one record only
@@ -461,7 +498,12 @@ class KafkaSource:
 
     def mark(self) -> dict[int, int]:
         """Return the offset after the last record of each partition that `poll` returned."""
-        return dict(self._positions)
+        # A partition that is not assigned yet is where a checkpoint says.
+        return {**self._given, **self._positions}
+
+    def offsets(self) -> GroupOffsets:
+        """Return where the group stands after what `poll` returned, for a transaction."""
+        return GroupOffsets(self._group, self.topic, dict(self._positions))
 
     def start_at(self, mark: Mapping[int, int]) -> None:
         """Begin the partitions of a mark there when they are first assigned, whatever the group committed."""
@@ -527,18 +569,9 @@ class KafkaSource:
                     "offsets not committed; these records will be read again", partitions=list(self._to_commit)
                 )
         finally:
+            if self._replaying is not None:
+                self._replaying.close()
             self._consumer.close()
-
-
-def _timestamp_us(messages: list[Any], index: int) -> int | None:
-    """Return the timestamp of a message: when the broker appended it, or when its producer made it, as the topic is set."""
-    kind, timestamp_ms = messages[index].timestamp()
-    return None if kind == TIMESTAMP_NOT_AVAILABLE else int(timestamp_ms) * 1_000
-
-
-def _envelope(messages: list[Any], index: int) -> tuple[bytes | None, Headers]:
-    message = messages[index]
-    return message.key(), list(message.headers() or [])
 
 
 def _is_incremental(settings: Settings) -> bool:

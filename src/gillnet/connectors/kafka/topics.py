@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from gillnet.connectors.kafka.client import Settings, check_settings, make_client, readable
+from gillnet.connectors.kafka.client import Settings, check_settings, connection_settings, make_client, readable
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.time import Clock, SystemClock
 
@@ -104,6 +104,29 @@ def count_records(
     except KafkaException as error:
         raise ConfigurationError(f"{what}: they cannot be counted: {readable(error, passed)}.") from None
     return counts
+
+
+def largest_records(
+    topics: Sequence[str], *, bootstrap_servers: str, settings: Settings | None = None, timeout_s: float = 10.0
+) -> dict[str, int]:
+    """Return the largest record that each topic takes, ``max.message.bytes``.
+
+    Raises
+    ------
+    ConfigurationError
+        If the broker does not answer in time, refuses, or a topic does not exist.
+    """
+    what = f"Kafka topics at {bootstrap_servers}"
+    connection = connection_settings(settings or {})
+    admin = make_client(AdminClient, {"bootstrap.servers": bootstrap_servers}, settings=connection, what=what)
+    resources = {ConfigResource(ConfigResource.Type.TOPIC, name): name for name in topics}
+    found: dict[str, int] = {}
+    try:
+        for resource, future in admin.describe_configs(list(resources), request_timeout=timeout_s).items():
+            found[resources[resource]] = int(future.result()["max.message.bytes"].value)
+    except KafkaException as error:
+        raise ConfigurationError(f"{what}: their settings cannot be read: {readable(error, connection)}.") from None
+    return found
 
 
 def _was_created(name: str, future: Any, *, what: str, settings: Settings) -> bool:

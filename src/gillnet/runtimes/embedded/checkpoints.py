@@ -1,22 +1,24 @@
 """Checkpoints of a run: when one is due, what belongs to its cut, and how a run goes on from one (I5).
 
-At-least-once: what was read since the last checkpoint is read again, and its rows go out again. A cut lies between two
-micro-batches, after every row of what was read has been flushed; so what a checkpoint holds was never lost.
+A cut lies between two micro-batches, after every row of what was read is there for good; so what a checkpoint holds was never
+lost. What came behind it is in the journal (`gillnet.runtimes.embedded.journal`), or is read again from the sources.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 
 from gillnet.core.errors import ConfigurationError, FencedError, StateError
-from gillnet.core.ports import MarkingSource, ReplayableSource, Source
+from gillnet.core.ports import Journal, MarkingSource, ReplayableSource, Source
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics
 from gillnet.operators.features import FeatureOperator
 from gillnet.plan.nodes import PipelinePlan
+from gillnet.runtimes.embedded.journal import JournalWriter, Replay
 from gillnet.state.checkpoints import Checkpoint, CheckpointStore
 from gillnet.state.writing import CheckpointWriter, Taken
 
@@ -34,6 +36,8 @@ class Checkpoints:
         How often one is taken, where something has come since the last.
     in_background
         Write them beside the run.
+    journal
+        Where the steps behind the newest one are noted; None for none: what came behind it is then read again, in other batches.
 
     Attributes
     ----------
@@ -54,11 +58,14 @@ class Checkpoints:
         *,
         interval_s: float = 30.0,
         in_background: bool = True,
+        journal: Journal | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self.journal = journal
         self._clock = clock or SystemClock()
         self._interval_s = interval_s
         store.own()
+        self._kept = deque(sorted(store.checkpoints(), key=lambda known: known.number), maxlen=store.keep)
         found = store.latest()
         self.restored: Checkpoint | None = found[0] if found else None
         self._state = found[1] if found else b""
@@ -66,6 +73,21 @@ class Checkpoints:
         self._writer = CheckpointWriter(store, in_background=in_background, clock=clock)
         self._begun_s = self._clock.monotonic_s()
         self._place = store.place
+        self._cut: Mapping[str, Any] = self.restored.journal if self.restored else {}
+
+    def journal_writer(self) -> JournalWriter | None:
+        """Return what notes the steps of this run."""
+        if self.journal is None:
+            return None
+        return JournalWriter(
+            self.journal, run=self.started_us, sequence=int(self._cut.get("sequence", 0)), together=self.journal.strict
+        )
+
+    def replay(self) -> Replay | None:
+        """Return the steps that the journal has behind the cut; None where no journal of this kind goes on from there."""
+        if self.journal is None or self._cut.get("kind") != self.journal.kind:
+            return None
+        return Replay(self.journal, run=self.started_us, cut=self._cut)
 
     def restore(self, plan: PipelinePlan, sources: Mapping[str, Source], metrics: RunMetrics) -> FeatureOperator:
         """Bring the sources and the figures to the cut, and return the operator with the state of then.
@@ -90,8 +112,7 @@ class Checkpoints:
                 f"Checkpoints {self._place}: they are of the pipeline {self.restored.pipeline!r}, and this is {plan.name!r}; "
                 "name a place of its own for each pipeline."
             )
-        operator = FeatureOperator.restored(plan, self._state, now_us=self._clock.now_us())
-        operator.set_replaying(True)
+        operator = FeatureOperator.restored(plan, self._state)
         self._state = b""
         for stream, source in sources.items():
             assert isinstance(source, ReplayableSource)
@@ -119,8 +140,9 @@ class Checkpoints:
         metrics: RunMetrics,
         remembered: Mapping[str, Any],
         snapshot: Callable[[], bytes],
+        writer: JournalWriter | None = None,
     ) -> None:
-        """Begin a checkpoint of the run as it is now; everything that it read must be flushed."""
+        """Begin a checkpoint of the run as it is now; everything that it wrote must be there for good."""
         self._begun_s = self._clock.monotonic_s()
         marks = {name: dict(source.mark()) for name, source in sources.items() if isinstance(source, ReplayableSource)}
         checkpoint = Checkpoint(
@@ -130,6 +152,7 @@ class Checkpoints:
             pipeline=plan.name,
             marks=marks,
             counts={**metrics.counts(), **remembered},
+            journal={} if writer is None else writer.cut(),
         )
         self._attempt(metrics, lambda: self._writer.begin(checkpoint, snapshot))
 
@@ -147,9 +170,13 @@ class Checkpoints:
         taken = self._attempt(metrics, lambda: self._writer.settle(wait=wait))
         if taken is None:
             return
-        for stream, mark in taken.checkpoint.marks.items():
-            if isinstance(source := sources[stream], MarkingSource):
-                source.commit_to(mark)
+        if (
+            self.journal is None or not self.journal.strict
+        ):  # A strict one has them in its transactions, and further on.
+            for stream, mark in taken.checkpoint.marks.items():
+                if isinstance(source := sources[stream], MarkingSource):
+                    source.commit_to(mark)
+        self._forget(taken.checkpoint)
         metrics.checkpoints += 1
         metrics.checkpoint = {
             "number": taken.checkpoint.number,
@@ -160,9 +187,20 @@ class Checkpoints:
         }
         _log.info("checkpoint complete", **{k: v for k, v in metrics.checkpoint.items() if k != "taken_us"})
 
+    def _forget(self, complete: Checkpoint) -> None:
+        """Let go of the journal before the oldest checkpoint that is kept."""
+        self._kept.append(complete)
+        if self.journal is None:
+            return
+        cuts = [known.journal for known in self._kept if known.journal.get("kind") == self.journal.kind]
+        if cuts:
+            self.journal.forget(min(int(cut["position"]) for cut in cuts))
+
     def close(self) -> None:
         """Give up what is under way."""
         self._writer.close()
+        if self.journal is not None:
+            self.journal.close()
 
     def _attempt(self, metrics: RunMetrics, work: Callable[[], Taken | None]) -> Taken | None:
         try:

@@ -22,11 +22,17 @@ class Outputs:
     ----------
     open_sink
         Gives the sink of a name, or None where nobody wants that output (it is counted all the same).
+
+    Attributes
+    ----------
+    muted
+        Nothing is written: what would be is there already.
     """
 
     def __init__(self, open_sink: OpenSink) -> None:
         self._open = open_sink
         self._sinks: dict[str, Sink | None] = {}
+        self.muted = False
 
     def write(self, name: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
         """Write encoded rows."""
@@ -42,7 +48,7 @@ class Outputs:
 
     def wanted(self, name: str) -> bool:
         """Whether anybody takes that output: if not, rows need not be encoded for it."""
-        return self._sink(name) is not None
+        return not self.muted and self._sink(name) is not None
 
     def flush(self) -> None:
         """Return when everything written is durable."""

@@ -51,6 +51,14 @@ class OverlappedStage:
         else:
             self._hand_over(task)
 
+    def submit_large(self, task: Callable[[], None]) -> None:
+        """Do a task that takes long, whatever it works on, after those before it."""
+        self._raise_failure()
+        if self._hand_over_records is None:
+            task()
+        else:
+            self._hand_over(task)
+
     def drain(self) -> None:
         """Return when everything submitted so far is done."""
         self._idle.wait()

@@ -1,0 +1,45 @@
+"""What librdkafka's messages say of themselves, and where a group stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
+
+if TYPE_CHECKING:
+    from gillnet.core.messages import Headers, Stretch
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOffsets:
+    """Where a consumer group stands in a topic, by partition."""
+
+    group: str
+    topic: str
+    offsets: Mapping[int, int]
+
+
+def stretch_of(messages: list[Any], partitions: list[int]) -> Stretch:
+    """Return where messages lie in their topic, in their order."""
+    stretch: Stretch = []
+    place = 0
+    for partition, run in groupby(partitions):
+        last = place + sum(1 for _ in run) - 1
+        stretch.append((partition, messages[place].offset(), messages[last].offset() + 1))
+        place = last + 1
+    return stretch
+
+
+def timestamp_us(messages: list[Any], index: int) -> int | None:
+    """Return the timestamp of a message: when the broker appended it, or when its producer made it, as the topic is set."""
+    kind, timestamp_ms = messages[index].timestamp()
+    return None if kind == TIMESTAMP_NOT_AVAILABLE else int(timestamp_ms) * 1_000
+
+
+def envelope(messages: list[Any], index: int) -> tuple[bytes | None, Headers]:
+    """Return key and headers of a message."""
+    message = messages[index]
+    return message.key(), list(message.headers() or [])
