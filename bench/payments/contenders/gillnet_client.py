@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 import threading
+from pathlib import Path
 
 import gillnet as gn
 from bench.payments.contract import BLOCK_ABOVE, FEATURES, REVIEW_ABOVE, Job, Meter, announce_ready, parse_job
 from gillnet import col
-from gillnet.connectors.kafka import KafkaSink, KafkaSource
+from gillnet.connectors.kafka import KafkaSink, KafkaSource, KafkaTransactions, ensure_topics
 from gillnet.core.messages import RawBatch
-from gillnet.runtimes.embedded import EmbeddedRuntime, Outputs, RuntimeOptions
+from gillnet.runtimes.embedded import Checkpoints, EmbeddedRuntime, Outputs, RuntimeOptions
 from gillnet.serving.model import load_model
 from gillnet.serving.scorers import choose_scorer
+from gillnet.state import CheckpointStore, FileJournal
 
 Payment = gn.Schema(
     tx_id=gn.String(),
@@ -67,25 +70,42 @@ class _MeteredSource(KafkaSource):
         return raw
 
 
-def main() -> None:
+def run(guarantee: str | None = None) -> None:
+    """Run the benchmark's job: without checkpoints, or with them and a guarantee of `gillnet.runtimes.embedded.RuntimeOptions`."""
     job, meter, stop = parse_job(), Meter(), threading.Event()
     source = _MeteredSource(
         stream="payments", topic=job.input, bootstrap_servers=job.bootstrap, group=job.group, start="earliest"
     )
     source.measure(job, meter, stop)
-    sink = KafkaSink(topic=job.output, bootstrap_servers=job.bootstrap)
-    runtime = EmbeddedRuntime(
-        pipeline.plan,
-        sources={"payments": source},
-        outputs=Outputs({"decisions": sink}.get),
-        scorer=choose_scorer(load_model(job.model)),
-        options=RuntimeOptions(detail="decision", top_reasons=0, commit_interval_s=5.0),
-    )
-    announce_ready()
-    gc.freeze()
-    metrics = runtime.run(stop)
+    options = RuntimeOptions(detail="decision", top_reasons=0, commit_interval_s=5.0)
+    with tempfile.TemporaryDirectory() as place:
+        transactions = _transactions(job) if guarantee == "exactly-once" else None
+        journal = FileJournal(Path(place) / "journal") if transactions is None else transactions.journal
+        sink = KafkaSink(topic=job.output, bootstrap_servers=job.bootstrap) if transactions is None else None
+        runtime = EmbeddedRuntime(
+            pipeline.plan,
+            sources={"payments": source},
+            outputs=Outputs({"decisions": sink or (transactions and transactions.sink(job.output))}.get),
+            scorer=choose_scorer(load_model(job.model)),
+            options=options,
+            checkpoints=None
+            if guarantee is None
+            else Checkpoints(CheckpointStore(place), interval_s=10.0, journal=journal),
+            transactions=transactions,
+        )
+        announce_ready()
+        gc.freeze()
+        metrics = runtime.run(stop)
     meter.finish(metrics.stream("payments").scored)
 
 
+def _transactions(job: Job) -> KafkaTransactions:
+    journal = f"{job.output}.journal"
+    ensure_topics({journal: 1}, bootstrap_servers=job.bootstrap)
+    return KafkaTransactions(
+        bootstrap_servers=job.bootstrap, transactional_id=job.group, topics=[job.output], journal=journal
+    )
+
+
 if __name__ == "__main__":
-    main()
+    run()

@@ -18,6 +18,8 @@ CONTENDERS = (
     python_contender("bytewax_flow"),
     python_contender("quix", slow=True),
 )
+# Compared with each other by `bench.delivery`; without a place in the table of those above.
+OF_DELIVERY = (python_contender("gillnet_kept"), python_contender("gillnet_exactly_once"))
 
 
 def names() -> list[str]:
@@ -27,7 +29,7 @@ def names() -> list[str]:
 
 def contenders_named(wanted: Iterable[str]) -> list[Contender]:
     """Return contenders by name; ``NAME=COMMAND`` makes one from any program that speaks the contract."""
-    known = {contender.name: contender for contender in CONTENDERS}
+    known = {contender.name: contender for contender in (*CONTENDERS, *OF_DELIVERY)}
     found = []
     for text in wanted:
         name, given, command = text.partition("=")
