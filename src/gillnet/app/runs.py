@@ -32,6 +32,7 @@ def build_runtime(
     on_alerts: Callable[[list[Alert]], None] | None = None,
     on_turn: Callable[[], None] | None = None,
     wrap_sink: WrapSink | None = None,
+    lane: int = 0,
 ) -> EmbeddedRuntime:
     """Open everything that a run needs.
 
@@ -47,6 +48,8 @@ def build_runtime(
         For a display; see `EmbeddedRuntime`.
     wrap_sink
         Called with an output's name and its sink (None if it goes nowhere) when it is opened; what it returns is used.
+    lane
+        Its number, where a run is one of several over the partitions of the same topics: their histories are then told apart.
 
     Raises
     ------
@@ -85,7 +88,7 @@ def build_runtime(
         outputs=outputs,
         scorer=scorer,
         options=config.options,
-        history=open_history(config, checkpoints),
+        history=open_history(config, checkpoints, lane),
         checkpoints=checkpoints,
         transactions=transactions,
         on_alerts=on_alerts,
@@ -156,7 +159,7 @@ def open_checkpoints(config: RunConfig, transactions: Transactions | None = None
     )
 
 
-def open_history(config: RunConfig, checkpoints: Checkpoints | None) -> HistoryWriter | None:
+def open_history(config: RunConfig, checkpoints: Checkpoints | None, lane: int = 0) -> HistoryWriter | None:
     """Open the history, if one is kept; from a checkpoint on it goes on as the same run, without what will be read again.
 
     Raises
@@ -166,11 +169,10 @@ def open_history(config: RunConfig, checkpoints: Checkpoints | None) -> HistoryW
     """
     if config.history is None:
         return None
-    if checkpoints is None or checkpoints.restored is None:
-        started_us = SystemClock().now_us() if checkpoints is None else checkpoints.started_us
-        return HistoryWriter(config.history, run=started_us)
-    history = HistoryWriter(config.history, run=checkpoints.started_us)
-    history.cut(checkpoints.restored.counts["batches"])
+    started_us = SystemClock().now_us() if checkpoints is None else checkpoints.started_us
+    history = HistoryWriter(config.history, run=started_us + lane)
+    if checkpoints is not None and checkpoints.restored is not None:
+        history.cut(checkpoints.restored.counts["batches"])
     return history
 
 
@@ -238,7 +240,7 @@ def _source_settings(plan: PipelinePlan, config: RunConfig, stream: str) -> Mapp
     A run that goes on from a checkpoint is the same member of its group as the one before it: it takes the partitions at once,
     without waiting until the dead one's session is over, and one that still lives is fenced.
     """
-    if config.checkpoints is None:
+    if config.checkpoints is None or "partition" in parse_uri(config.sources[stream], what="Source").parameters:
         return config.kafka
     return {"group.instance.id": f"gillnet.{plan.name}.{stream}", **config.kafka}
 

@@ -128,9 +128,10 @@ class RunPage:
 class PlainReport:
     """Log lines of a run: figures every few seconds, and each alert."""
 
-    def __init__(self, monitor: RunMonitor) -> None:
+    def __init__(self, monitor: RunMonitor, *, lane: int | None = None) -> None:
         self._monitor = monitor
         self._words = ReasonWords(monitor.plan)
+        self._log = _log if lane is None else _log.bind(lane=lane)
 
     def alerts(self) -> None:
         """Log the alerts since the last call."""
@@ -141,19 +142,19 @@ class PlainReport:
         fields: dict[str, Any] = {"id": alert.id, "key": alert.key, "decision": alert.decision}
         if alert.score is not None:
             fields["score"] = round(alert.score, 4)
-        _log.info("alert", **fields, why="; ".join(self._words.of(alert)))
+        self._log.info("alert", **fields, why="; ".join(self._words.of(alert)))
 
     def progress(self, event: str = "progress") -> None:
         """Log the figures of this moment."""
         view = self._monitor.view()
         for progress in view.progress:
-            _log.info("watermark", **watermark_fields(progress))
+            self._log.info("watermark", **watermark_fields(progress))
         p50, p95, p99 = (None if value is None else round(value, 2) for value in view.latency_ms)
         streams = {
             name: f"read={c.read} scored={c.scored} duplicate={c.duplicate} malformed={c.malformed} too_late={c.too_late}"
             for name, c in view.streams.items()
         }
-        _log.info(
+        self._log.info(
             event,
             elapsed_s=round(view.elapsed_s, 1),
             records_per_s=round(view.rate),
@@ -205,9 +206,9 @@ def repeating(action: Callable[[], None], every_s: float) -> Iterator[None]:
 
 
 @contextmanager
-def plain_report(monitor: RunMonitor, *, every_s: float = PLAIN_EVERY_S) -> Iterator[None]:
-    """Log a run until the end, and then its last figures."""
-    report = PlainReport(monitor)
+def plain_report(monitor: RunMonitor, *, every_s: float = PLAIN_EVERY_S, lane: int | None = None) -> Iterator[None]:
+    """Log a run until the end, and then its last figures; ``lane``: the partition that it alone reads."""
+    report = PlainReport(monitor, lane=lane)
     # Alerts come soon after they happen, figures every few seconds.
     with repeating(report.alerts, min(0.5, every_s)), _progress(report, every_s):
         yield

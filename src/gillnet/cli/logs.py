@@ -26,7 +26,12 @@ def log_lines(form: LogFormat = LogFormat.TEXT) -> None:
     )
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger("debug" if debugging() else "info"),
-        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), last],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            last,
+        ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )

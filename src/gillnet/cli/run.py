@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,13 @@ from rich.console import Console
 
 from gillnet.api.pipeline import Pipeline
 from gillnet.app import RunConfig, SinkRoutes, build_runtime, load_config, load_pipeline
+from gillnet.app.lanes import Lanes, Worker, count_lanes
 from gillnet.cli import render
-from gillnet.cli.live import RunPage, live_page, plain_report
+from gillnet.cli.live import PLAIN_EVERY_S, RunPage, live_page, plain_report
 from gillnet.cli.logs import LogFormat, log_lines
 from gillnet.cli.monitor import RowTap, RunMonitor
 from gillnet.cli.signals import stop_on_signals
+from gillnet.cli.workers import run_workers
 from gillnet.core.ports import Sink
 
 App = Annotated[
@@ -57,6 +60,13 @@ def run(
         str | None,
         typer.Option(metavar="GUARANTEE", help="at-least-once (the default), or exactly-once: Kafka's transactions."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Share the topics' partitions among so many processes; each partition has its own state."
+        ),
+    ] = None,
+    worker: Annotated[str | None, typer.Option(metavar="NUMBER/OF", hidden=True)] = None,
     config: Annotated[
         Path | None, typer.Option(help="A configuration file; by default gillnet.toml, if there is one.")
     ] = None,
@@ -85,11 +95,30 @@ def run(
         checkpoints=checkpoints,
     )
     pipeline = load_pipeline(app)
+    if workers is not None:
+        run_workers(workers, count_lanes(pipeline.plan, chosen))
+        return
+    if worker is not None:
+        run_lanes(pipeline, chosen, Worker.parse(worker))
+        return
     to_stdout = SinkRoutes(pipeline.plan, chosen.sinks, default=chosen.default_sink).uses_stdout
     if plain or to_stdout or not sys.stdout.isatty():
         run_plain(pipeline, chosen)
     else:
         run_live(pipeline, chosen, Console())
+
+
+def run_lanes(pipeline: Pipeline, config: RunConfig, worker: Worker) -> None:
+    """Run the lanes of one worker, with log lines on standard error."""
+    partitions = worker.lanes(count_lanes(pipeline.plan, config))
+    monitors = {partition: RunMonitor(pipeline.plan) for partition in partitions}
+    lanes = Lanes(pipeline, config, partitions, watch=monitors.__getitem__)
+    with ExitStack() as reports, stop_on_signals() as stop:
+        for partition, monitor in monitors.items():
+            monitor.watch(lanes.runtimes[partition])
+            # As many lines as one run writes, however many lanes there are.
+            reports.enter_context(plain_report(monitor, every_s=PLAIN_EVERY_S * len(partitions), lane=partition))
+        lanes.run(stop)
 
 
 def run_plain(pipeline: Pipeline, config: RunConfig) -> None:

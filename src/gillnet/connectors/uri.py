@@ -213,11 +213,19 @@ def _kafka_source(
     clock: Clock | None,
 ) -> Source:
     servers, topic = _kafka_address(uri, what="Source")
-    known = {"group": "consumer group", "start": "committed, earliest or latest", "until_end": "true or false"}
+    known = {
+        "group": "consumer group",
+        "start": "committed, earliest or latest",
+        "until_end": "true or false",
+        "partition": "the only one to read",
+    }
     _check_known(uri, known, what="Source")
     until_end = uri.parameters.get("until_end", "false")
     if until_end not in ("true", "false"):
         raise ConfigurationError(f"Source {uri.text!r}: until_end={until_end!r} is neither true nor false.")
+    partition = uri.parameters.get("partition")
+    if partition is not None and not partition.isdigit():
+        raise ConfigurationError(f"Source {uri.text!r}: partition={partition!r} is no number of a partition.")
     source: Source = _need_kafka(what="Source").KafkaSource(
         stream=stream,
         topic=topic,
@@ -225,6 +233,7 @@ def _kafka_source(
         group=uri.parameters.get("group", f"gillnet.{stream}"),
         start=uri.parameters.get("start", "committed"),
         until_end=until_end == "true",
+        partition=None if partition is None else int(partition),
         settings=settings,
         clock=clock,
     )

@@ -139,7 +139,7 @@ class Journal(Protocol):
         ...
 
     def cut(self) -> int:
-        """Return the position behind everything that was appended, for a checkpoint."""
+        """Return a position for a checkpoint: behind everything that was appended, or some records before that, never beyond."""
         ...
 
     def forget(self, position: int) -> None:

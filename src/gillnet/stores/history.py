@@ -242,7 +242,7 @@ class History:
     Parameters
     ----------
     directory
-        Where a run wrote it.
+        Where a run wrote it, or several over the partitions of the same topics, each in its ``partition-*``.
 
     Raises
     ------
@@ -254,8 +254,12 @@ class History:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        streams = sorted(path for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
-        self._files = {path.name: history_files(path) for path in streams}
+        self._files: dict[str, list[Path]] = {}
+        # Runs over the partitions of the same topics write beside each other.
+        for place in (directory, *sorted(directory.glob("partition-*"))):
+            for path in sorted(place.iterdir()) if place.is_dir() else ():
+                if path.is_dir() and not path.name.startswith("partition-"):
+                    self._files.setdefault(path.name, []).extend(history_files(path))
         if not any(self._files.values()):
             raise ConfigurationError(
                 f"{directory}: there is no history; a run writes one with `gillnet run --history {directory}`."

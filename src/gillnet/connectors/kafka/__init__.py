@@ -7,7 +7,7 @@ record is acknowledged by all in-sync replicas. Exactly-once: `KafkaTransactions
 from gillnet.connectors.kafka.places import GroupOffsets
 from gillnet.connectors.kafka.sink import KafkaSink
 from gillnet.connectors.kafka.source import KafkaSource, StartPosition
-from gillnet.connectors.kafka.topics import count_records, ensure_topics
+from gillnet.connectors.kafka.topics import count_records, ensure_topics, newest_records
 from gillnet.connectors.kafka.transactions import KafkaTransactions, TransactionalSink
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "TransactionalSink",
     "count_records",
     "ensure_topics",
+    "newest_records",
 ]

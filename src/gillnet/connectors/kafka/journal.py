@@ -103,7 +103,7 @@ class KafkaJournal:
         """Do nothing: the transaction's commit does it."""
 
     def cut(self) -> int:
-        """Return the offset after everything that is committed; nothing is open."""
+        """Return the offset after everything that readers see: a commit that was just acknowledged may not be seen yet."""
         try:
             found = self._reader.get_watermark_offsets(TopicPartition(self.topic, 0), timeout=_TIMEOUT_S)
         except KafkaException as error:

@@ -111,6 +111,9 @@ class KafkaSource:
         comes later, from another member, resumes where that one stopped.
     until_end
         Stop at the end that each partition had when it was assigned: then `finished` is True.
+    partition
+        Read this one alone, without joining the group, whose offsets are committed all the same; None shares all with the group's
+        members.
     settings
         librdkafka's settings, as strings: TLS, SASL, ``isolation.level``, ``partition.assignment.strategy`` and so on.
     open_timeout_s
@@ -147,6 +150,7 @@ class KafkaSource:
         group: str,
         start: StartPosition = "committed",
         until_end: bool = False,
+        partition: int | None = None,
         settings: Settings | None = None,
         open_timeout_s: float = 10.0,
         clock: Clock | None = None,
@@ -171,6 +175,7 @@ class KafkaSource:
         self._given: dict[int, int] = {}  # Where a run's own checkpoint says to begin.
         self._replaying: StretchReader | None = None
         self._subscribed = False
+        self._only = partition
         self._to_reset: set[int] = set()  # Partitions whose offset the broker does not hold.
         self._bounded: BoundedRead | None = None
         self._to_commit: dict[int, int] = {}
@@ -210,6 +215,10 @@ class KafkaSource:
             what=self._what,
             error_class=SourceError,
         )
+        if self._only is not None:
+            if self._only not in partitions:
+                raise SourceError(f"{self._what}: it has no partition {self._only}, but {len(partitions)} of them.")
+            partitions = [self._only]
         if until_end:
             try:
                 self._bounded = BoundedRead({p: self._watermarks(p, timeout_s=timeout_s) for p in partitions})
@@ -257,6 +266,9 @@ class KafkaSource:
         if self._replaying is not None:
             self._replaying.close()
             self._replaying = None
+        if self._only is not None:
+            self._on_assign(self._consumer, [TopicPartition(self.topic, self._only)])
+            return
         self._consumer.subscribe(
             [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )

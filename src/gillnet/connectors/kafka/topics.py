@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from gillnet.connectors.kafka.client import Settings, check_settings, connection_settings, make_client, readable
@@ -104,6 +104,48 @@ def count_records(
     except KafkaException as error:
         raise ConfigurationError(f"{what}: they cannot be counted: {readable(error, passed)}.") from None
     return counts
+
+
+def newest_records(
+    topic: str, *, bootstrap_servers: str, most: int, settings: Settings | None = None, timeout_s: float = 10.0
+) -> dict[int, list[bytes]]:
+    """Return up to ``most`` of the newest records of each partition of a topic.
+
+    Raises
+    ------
+    ConfigurationError
+        If the broker does not answer in time, or the topic does not exist.
+    """
+    what = f"Kafka topic {topic!r} at {bootstrap_servers}"
+    passed = connection_settings(settings or {})
+    config = {
+        "bootstrap.servers": bootstrap_servers,
+        "group.id": "gillnet.look",
+        "enable.auto.commit": "false",
+        "enable.partition.eof": "true",
+    }
+    consumer: Any = make_client(Consumer, config, settings=passed, what=what)
+    try:
+        known = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
+        if known.error is not None:
+            raise KafkaException(known.error)
+        found: dict[int, list[bytes]] = {partition: [] for partition in sorted(known.partitions)}
+        ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=timeout_s) for p in found}
+        consumer.assign([TopicPartition(topic, p, max(low, high - most)) for p, (low, high) in ends.items()])
+        unread = set(found)
+        while unread:
+            for message in consumer.consume(most, 1.0):
+                if message.error() is None:
+                    found[message.partition()].append(message.value() or b"")
+                elif message.error().code() == KafkaError._PARTITION_EOF:
+                    unread.discard(message.partition())
+                if message.offset() + 1 >= ends[message.partition()][1]:
+                    unread.discard(message.partition())
+    except (KafkaException, TypeError) as error:
+        raise ConfigurationError(f"{what}: it cannot be read: {readable(error, passed)}.") from None
+    finally:
+        consumer.close()
+    return {partition: values[:most] for partition, values in found.items()}
 
 
 def largest_records(

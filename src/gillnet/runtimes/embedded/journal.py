@@ -164,6 +164,8 @@ class Replay:
             run, sequence, steps = record["run"], record["sequence"], record["steps"]
         except (ValueError, KeyError, TypeError) as error:
             raise StateError("The journal has a record that is none; it is torn or was changed.") from error
+        if self._before_the_cut(run, sequence):
+            return []
         if run != self._run or sequence != self.sequence + 1:
             raise StateError(
                 f"The journal goes on with record {sequence} of the run of {run}, and {self.sequence + 1} of {self._run} is next: it is "
@@ -173,6 +175,10 @@ class Replay:
         self.sequence = sequence
         self.records += 1
         return cast(list[Step], steps)
+
+    def _before_the_cut(self, run: int, sequence: int) -> bool:
+        """Whether a record is older than the checkpoint: where a journal begins to be read may lie before its cut, not behind it."""
+        return not self.records and (run != self._run or sequence <= self.sequence)
 
 
 def replay(

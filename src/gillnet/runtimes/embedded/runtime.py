@@ -181,11 +181,11 @@ class EmbeddedRuntime:
                 self._live(stop)
         except BaseException:
             try:
-                self._close()
+                self.close()
             except Exception as error:  # The first error is the cause, and the one to tell.
                 _log.warning("not everything could be closed", reason=str(error))
             raise
-        self._close()
+        self.close()
         return self.metrics
 
     def _live(self, stop: threading.Event) -> None:
@@ -245,8 +245,8 @@ class EmbeddedRuntime:
                 "error above. Mend the place of checkpoints, or run without one."
             )
 
-    def _close(self) -> None:
-        """Close the sources, then flush and close the sinks: each of them, whatever another one raises."""
+    def close(self) -> None:
+        """Close the sources, then flush and close the sinks: each of them, whatever another one raises. `run` does that itself."""
         with ExitStack() as closing:
             if self._transactions is not None:
                 closing.callback(self._transactions.close)
