@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 
 import structlog
 import typer
 
 from gillnet.cli.signals import stop_on_signals
+from gillnet.core.time import SystemClock
 
 _log = structlog.get_logger("gillnet.run")
 _LOOK_EVERY_S = 0.2
@@ -30,6 +30,7 @@ def run_workers(workers: int, partitions: int) -> None:
         _log.warning(
             "fewer workers than asked for, since a partition is not shared", workers=used, partitions=partitions
         )
+    clock = SystemClock()
     arguments = _without_workers(sys.argv[1:])
     command = [sys.executable, "-m", "gillnet.cli.main", *arguments]
     with stop_on_signals() as stop:
@@ -42,7 +43,7 @@ def run_workers(workers: int, partitions: int) -> None:
             if (stop.is_set() or failed) and not told:
                 told = True
                 _stop(processes)
-            time.sleep(_LOOK_EVERY_S)
+            clock.sleep(_LOOK_EVERY_S)
         stopped = stop.is_set()
     # One that was stopped while it was still starting has no handler yet, and had read nothing.
     fine = (0, -signal.SIGTERM) if stopped else (0,)
