@@ -16,6 +16,7 @@ from gillnet.cli.lateness import lateness
 from gillnet.cli.logs import log_lines
 from gillnet.cli.run import run
 from gillnet.cli.simulate import simulate
+from gillnet.cli.state import state
 
 app = typer.Typer(
     cls=ReadableErrors,
@@ -41,6 +42,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
 for command, summary in _COMMANDS.items():
     # The overview has room for so much; what the command's own help begins with would be cut off there.
     app.command(short_help=summary)(command)
+app.add_typer(state, name="state", short_help="Look into a checkpoint's state.")
 
 
 @app.callback()

@@ -35,6 +35,7 @@ CATALOGUE: dict[str, str] = {
     "checkpoints_failed": "Checkpoints that could not be written.",
     "checkpoint_bytes": "Size of the last checkpoint.",
     "checkpoint_paused_ms": "How long the run stood still for the last checkpoint, in milliseconds.",
+    "checkpoint_wrote_ms": "From the last checkpoint's cut until its state was written on this machine, in milliseconds.",
     "checkpoint_took_ms": "From the last checkpoint's cut until it was durable, in milliseconds.",
     "checkpoint_taken_us": "The last checkpoint's cut in microseconds since 1970 UTC.",
     "watermark_us": "The watermark in microseconds since 1970 UTC, per stream; absent before the first and after the end.",
