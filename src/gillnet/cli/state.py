@@ -127,4 +127,4 @@ def _instant(text: str) -> int:
 
 def _console() -> Console:
     # Written to a pipe, a line must not break in the middle.
-    return Console(highlight=False) if sys.stdout.isatty() else Console(width=170, highlight=False)
+    return Console(highlight=False) if sys.stdout.isatty() else Console(width=240, highlight=False)

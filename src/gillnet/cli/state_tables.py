@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,9 @@ from gillnet.cli.words import clock_time
 from gillnet.core.time import SECOND, format_duration
 from gillnet.lifecycle.state_view import FeatureCost, StateView, in_words
 from gillnet.operators.inspection import EXPIRING_US, KeyState, OperatorState
+from gillnet.operators.progress import StreamProgress
 
+_WRAPPED = ("why", "read_by")
 _KINDS = {
     "windows": "events of windows",
     "pattern": "events of a pattern",
@@ -84,28 +87,23 @@ def _head(view: StateView, rest: str) -> Text:
 
 
 def _streams(view: StateView) -> list[Text]:
-    lines = []
-    for progress in view.progress():
-        if progress.ended:
-            where = "ended"
-        elif progress.watermark_us is None:
-            where = "no watermark yet"
-        else:
-            held = "" if progress.held_by is None else f", held by partition {progress.held_by}"
-            behind = (
-                ""
-                if progress.newest_us is None
-                else f", {lasting(progress.newest_us - progress.watermark_us)} behind its newest event"
-            )
-            where = f"watermark {clock_time(progress.watermark_us)}{behind}{held}"
-        lines.append(Text(f"{progress.stream}: {where}", style="dim"))
-    return lines
+    return [Text(f"{progress.stream}: {_how_far(progress)}", style="dim") for progress in view.progress()]
+
+
+def _how_far(progress: StreamProgress) -> str:
+    if progress.ended:
+        return "ended"
+    if progress.watermark_us is None:
+        return "no watermark yet"
+    behind = "" if progress.newest_us is None else lasting(progress.newest_us - progress.watermark_us)
+    held = "" if progress.held_by is None else f", held by partition {progress.held_by}"
+    return f"watermark {clock_time(progress.watermark_us)}, {behind or '?'} behind its newest event{held}"
 
 
 def _table(*columns: str, right: Iterable[str] = ()) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=column != "why")
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=column not in _WRAPPED)
     return table
 
 
@@ -154,9 +152,8 @@ def _expiring(operator: OperatorState) -> list[str]:
     if not operator.expiring or operator.ended:
         return [size(operator.bytes) if operator.ended else "-", *["-"] * len(EXPIRING_US)]
     passed = [operator.expiring[span].bytes for span in EXPIRING_US]
-    steps = [passed[0], *(later - earlier for earlier, later in zip(passed, passed[1:], strict=False))]
-    held = sum(cut for cut in steps)
-    return [size(step) if step else "-" for step in (*steps, max(operator.bytes - held, 0))]
+    steps = [passed[0], *(later - earlier for earlier, later in pairwise(passed))]
+    return [size(step) if step else "-" for step in (*steps, max(operator.bytes - passed[-1], 0))]
 
 
 def _features(costs: Sequence[FeatureCost]) -> Table:
@@ -212,6 +209,9 @@ def _events(events: pa.Table, most: int) -> RenderableType:
     shown = events.slice(max(events.num_rows - most, 0))
     if not shown.num_rows:
         return Text("no event is kept" if not events.num_rows else "", style="dim")
+    if "read_by" in shown.column_names:
+        # Last, since it is the one that needs room.
+        shown = shown.select([*(name for name in shown.column_names if name != "read_by"), "read_by"])
     table = _table(*shown.column_names)
     for row in shown.to_pylist():
         table.add_row(*(Text(_value(value)) for value in row.values()))

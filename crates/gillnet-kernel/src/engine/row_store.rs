@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use hashbrown::hash_table::{Entry, HashTable};
@@ -39,7 +39,12 @@ struct Segment {
 
 impl Segment {
     fn heap_bytes(&self) -> usize {
-        self.batch.get_array_memory_size() + self.ids.capacity() * 16 + self.revisions.capacity() * 4
+        // Columns that were read from a snapshot are parts of one buffer, which each of them would count whole.
+        let column = |array: &ArrayRef| {
+            array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
+        };
+        let columns: usize = self.batch.columns().iter().map(column).sum();
+        columns + self.ids.capacity() * 16 + self.revisions.capacity() * 4
     }
 }
 
