@@ -90,7 +90,7 @@ class RunRecorder:
         self._writer.shutdown()
 
     def _of_loop(self, runtime: EmbeddedRuntime) -> dict[str, float | int]:
-        """What may be read on the loop's thread only: nothing of it walks over keys."""
+        """Read what only the loop's thread may; nothing of it walks over keys."""
         figures: dict[str, float | int] = {}
         for kind, name, keys, events, size in runtime.features.sizes():
             label = f"{{kind={kind},operator={name}}}"

@@ -10,6 +10,7 @@ from gillnet.cli.backfill import backfill
 from gillnet.cli.broker import kafka
 from gillnet.cli.consistency import repair, verify
 from gillnet.cli.demo import demo
+from gillnet.cli.doctor import doctor
 from gillnet.cli.errors import ReadableErrors
 from gillnet.cli.inspect import explain, models, version
 from gillnet.cli.lateness import lateness
@@ -34,6 +35,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     verify: "Compare a run with the batch answer.",
     repair: "Correct what late data would have changed.",
     lateness: "Choose a watermark delay from a stream's delays.",
+    doctor: "Say what is the matter with a run, and what to change.",
     simulate: "Write simulated streams to Kafka or files.",
     kafka: "Start a real Kafka broker on this machine.",
     models: "List models: versions, aliases, metrics.",

@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc/self")
@@ -31,10 +32,8 @@ def process_figures() -> dict[str, float | int]:
     figures |= _status(_PROC)
     if "process_rss_bytes" not in figures:
         figures["process_peak_bytes"] = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1_024)
-    try:
+    with suppress(OSError):  # Not Linux.
         figures["process_open_files"] = len(os.listdir(_PROC / "fd"))
-    except OSError:
-        pass  # Not Linux.
     return figures
 
 
