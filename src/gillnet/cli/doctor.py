@@ -46,7 +46,10 @@ def doctor(
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave the state closed: figures alone, without the memory that it takes.")
     ] = False,
-    fail_on: Annotated[FailOn, typer.Option(help="Exit with 1 from this severity on.")] = FailOn.CRITICAL,
+    fail_on: Annotated[
+        FailOn,
+        typer.Option(metavar="SEVERITY", help="Exit with 1 from critical, warning or notice on; or never."),
+    ] = FailOn.CRITICAL,
     json: Annotated[bool, typer.Option("--json", help="Readings and findings as JSON.")] = False,
 ) -> None:
     """Say what is the matter with a run, why, and what to change, in the order in which to act.

@@ -28,12 +28,13 @@ def page(readings: Readings, found: Sequence[Finding]) -> Group:
     parts += [Text(note, style="dim") for note in readings.notes]
     parts.append(Text(""))
     if not found:
-        parts.append(
-            Text(
-                "Nothing to do: memory, state, event time, checkpoints and load are as they should be.",
-                style="bold green",
-            )
+        # What was not read cannot be vouched for.
+        known = (
+            "as far as could be seen"
+            if readings.notes
+            else "memory, state, event time, checkpoints and load are as they should be"
         )
+        parts.append(Text(f"Nothing to do: {known}.", style="bold green"))
         return Group(*parts)
     for place, finding in enumerate(found, 1):
         parts += [*_finding(place, finding), Text("")]

@@ -32,7 +32,7 @@ Definition = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Everything as JSON, on standard output.")]
 
 
-@state.command("list")
+@state.command("list", short_help="Show sizes, age, and what expires when.")
 def list_state(
     place: Place,
     number: Number = None,
@@ -51,7 +51,7 @@ def list_state(
     _console().print(state_tables.overview(view, operators, costs))
 
 
-@state.command("get")
+@state.command("get", short_help="Show one key in clear.")
 def get_key(
     place: Place,
     key: Annotated[str, typer.Argument(help="The key, such as a card's number.")],
@@ -83,7 +83,7 @@ def get_key(
     _console().print(state_tables.one_key(view, key, found, as_of_us=as_of_us, most=most))
 
 
-@state.command()
+@state.command(short_help="Write keys and events as Parquet.")
 def export(
     place: Place,
     out: Annotated[Path, typer.Argument(help="OUT.parquet: a row for each key; a directory: all events as well.")],
