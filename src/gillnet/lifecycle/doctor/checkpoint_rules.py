@@ -120,16 +120,16 @@ def serialisation(readings: Readings) -> Iterator[Finding]:
     found = readings.checkpoints
     events = sum(operator.events for operator in readings.operators if operator.kind in ("windows", "pattern", "join"))
     megabytes = found.bytes / 1e6
-    if found.wrote_ms is None or megabytes < 10:
+    if found.wrote_ms is None or found.wrote_ms < 5_000:
         return
-    per_mb_ms, per_event = found.wrote_ms / megabytes, found.bytes / max(events, 1)
+    per_mb_ms, per_event = found.wrote_ms / max(megabytes, 1.0), found.bytes / max(events, 1)
     if per_mb_ms < 25:
         return
     rows = sum(operator.bytes for operator in readings.operators if operator.kind == "revisable rows")
     yield Finding(
         rule="serialisation",
         severity="notice",
-        title=f"Writing state costs {per_mb_ms:.0f} ms for a MB and {per_event:.0f} bytes for an event; a disk and a free core do 5 ms.",
+        title=f"Writing state costs {per_mb_ms:.0f} ms for a MB and {per_event:.0f} bytes for an event; a quiet machine does 7 ms.",
         figures={"ms_per_mb": round(per_mb_ms, 1), "bytes_per_event": round(per_event), "revisable_row_bytes": rows},
         advice=(
             "See whether the disk or the CPU is short: a core that is free while a checkpoint is written, and a disk that is not shared.",
