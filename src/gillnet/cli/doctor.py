@@ -66,6 +66,7 @@ def doctor(
         with_state=not quick,
         limit_bytes=None if limit is None else read_size(limit),
         options=known_options(),
+        configured=asdict(chosen.options),
     )
     found = diagnose(readings)
     if json:

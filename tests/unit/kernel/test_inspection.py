@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 from tests.cases.harness import Player, ScriptSource, case_names, load_case
 
+from gillnet.app import load_pipeline
 from gillnet.connectors.memory import MemorySink
+from gillnet.operators.decode import stream_decoder
+from gillnet.operators.features import FeatureOperator
 from gillnet.operators.inspection import KEYED, OperatorState, StateInspector
 from gillnet.plan.nodes import EmissionNode
 from gillnet.runtimes.embedded import EmbeddedRuntime, Outputs
+from gillnet.simulator import Simulation, SimulationConfig, interleaved_sources
 
 KINDS = {"windows", "pattern", "join", "sessions", "baseline", "ids", "revisable rows", "waiting rows"}
 
@@ -91,3 +95,20 @@ def test_what_is_told_is_all_that_there_is(name: str) -> None:
 def test_every_kind_of_state_is_told() -> None:
     found = run("interval_join") | run("patterns_lookup") | run("baselines") | run("lookup", emission="on_watermark")
     assert found == KINDS
+
+
+def test_rows_that_were_read_from_a_snapshot_take_as_much_as_before() -> None:
+    """Their columns are parts of one buffer, which once each of them counted whole."""
+    plan = load_pipeline("payments").plan
+    operator = FeatureOperator(plan)
+    decoders = {stream.name: stream_decoder(plan, stream.name) for stream in plan.streams}
+    sources = interleaved_sources(Simulation(SimulationConfig(duration="6h")), *decoders, simulated_arrival=True)
+    for _ in range(20):
+        for name, source in sources.items():
+            if (raw := source.poll(500, 0.0)) is not None:
+                operator.process(name, decoders[name].decode(raw).batch, raw.arrival_time_us)
+    rows, live = operator.stats()["revisable_rows"], operator.stats()["revisable_bytes"]
+    restored = FeatureOperator.restored(plan, operator.snapshot()).stats()
+    assert rows > 1_000
+    assert restored["revisable_rows"] == rows
+    assert 0.5 * live < restored["revisable_bytes"] < 1.5 * live

@@ -30,6 +30,7 @@ def gather(
     with_state: bool = True,
     limit_bytes: float | None = None,
     options: Iterable[str] = (),
+    configured: Mapping[str, Any] | None = None,
     clock: Clock | None = None,
 ) -> r.Readings:
     """Read everything that a place of checkpoints tells of its run.
@@ -46,6 +47,8 @@ def gather(
         The memory that the run may take, where that is to be another than what it saw itself.
     options
         See `Readings.options`.
+    configured
+        The runtime's options by name, where no history tells what the run was told.
 
     Raises
     ------
@@ -64,7 +67,7 @@ def gather(
     figures = samples[-1].figures if samples else {}
     settings = next((sample.settings for sample in samples if sample.settings), None) or {}
     operators = tuple(_operators(view)) if view else tuple(_by_size(figures))
-    said = settings.get("options", {})
+    said = settings.get("options", configured or {})
     pipeline = view.plan.name if view else str(settings.get("pipeline", "pipeline"))
     notes = [text for text in (note, None if samples else _WITHOUT_HISTORY) if text]
     return r.Readings(
