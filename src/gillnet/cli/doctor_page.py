@@ -119,7 +119,7 @@ def _checkpoint(readings: Readings) -> str:
 
 def _operators(readings: Readings) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    figures = ("keys", "events", "bytes", "share", "kept for", "when full", "largest key", "gini")
+    figures = ("keys", "events", "bytes", "share", "kept", "full", "top key")
     for column in ("operator", "state", *figures):
         table.add_column(column, justify="right" if column in figures else "left", no_wrap=True)
     ranked = sorted(readings.operators, key=lambda operator: -max(operator.bytes, operator.full_bytes))
@@ -136,7 +136,6 @@ def _operators(readings: Readings) -> Table:
             "-" if operator.kept_us is None else lasting(operator.kept_us),
             size(operator.full_bytes),
             share(operator.largest_events / operator.events) if keyed else "",
-            f"{operator.gini:.2f}" if keyed else "",
         )
     if more := ranked[_MOST_OPERATORS:]:
         table.add_row(

@@ -13,18 +13,13 @@ from rich.text import Text
 
 from gillnet.cli.numbers import number
 from gillnet.cli.words import clock_time
-from gillnet.core.time import SECOND, format_duration
+from gillnet.core.time import MINUTE, SECOND, format_duration
 from gillnet.lifecycle.state_view import FeatureCost, StateView, in_words
 from gillnet.operators.inspection import EXPIRING_US, KeyState, OperatorState
 from gillnet.operators.progress import StreamProgress
 
 _WRAPPED = ("why", "read_by")
-_KINDS = {
-    "windows": "events of windows",
-    "pattern": "events of a pattern",
-    "join": "events of a join",
-    "ids": "ids seen",
-}
+_KINDS = {"ids": "ids seen"}
 
 
 def size(value: float | None) -> str:
@@ -60,18 +55,14 @@ def overview(view: StateView, operators: Sequence[OperatorState], costs: Sequenc
         *_streams(view),
     ]
     parts += [Text(""), _operators(view, operators)]
+    parts.append(Text("kept: event time from an event until the watermark forgets it.", style="dim"))
     if any(operator.ended for operator in operators):
         parts.append(Text("The input has ended: nothing more is read, and all of it may go.", style="dim"))
     elif all(operator.reach_us is None for operator in operators):
         parts.append(Text("No watermark yet, so nothing can expire: a partition was not heard.", style="dim"))
     else:
-        parts.append(
-            Text(
-                "kept: event time from an event until the watermark forgets it.  expires: bytes that go while the watermark "
-                "moves on by so much.",
-                style="dim",
-            )
-        )
+        parts += [Text(""), _expiry(operators)]
+        parts.append(Text("Bytes that go while the watermark moves on by so much.", style="dim"))
     if costs:
         parts += [Text(""), _features(costs)]
         parts.append(Text("alone: bytes that would go if the feature were taken out; the rest is shared.", style="dim"))
@@ -108,29 +99,35 @@ def _table(*columns: str, right: Iterable[str] = ()) -> Table:
 
 
 def _operators(view: StateView, operators: Sequence[OperatorState]) -> Table:
-    spans = ("expired", *(f"in {lasting(span)}" for span in EXPIRING_US[1:]), "later")
-    figures = ("keys", "events", "bytes", "oldest", "kept", *spans)
+    figures = ("keys", "events", "bytes", "oldest", "kept")
     table = _table("operator", "state", *figures, "why", right=figures)
-    for operator in sorted(operators, key=lambda operator: -operator.bytes):
-        kind = _KINDS.get(operator.kind, operator.kind)
-        if operator.kind == "windows" and not operator.features:
-            kind = "index of rows"  # By it, an event of another stream finds the rows that it changes.
+    for operator in _largest_first(operators):
         newest_us = operator.newest_us or 0
         age = "-" if operator.oldest_us is None else lasting(newest_us - operator.oldest_us)
         kept, why = _kept(view, operator)
         keys = number(operator.keys) if operator.keys else ""
         table.add_row(
-            operator.name,
-            kind,
-            keys,
-            number(operator.events),
-            size(operator.bytes),
-            age,
-            kept,
-            *_expiring(operator),
-            why,
+            operator.name, _kind(operator), keys, number(operator.events), size(operator.bytes), age, kept, why
         )
     return table
+
+
+def _expiry(operators: Sequence[OperatorState]) -> Table:
+    spans = ("expired", *(f"in {lasting(span)}" for span in EXPIRING_US[1:]), "later")
+    table = _table("expires", "state", *spans, right=spans)
+    for operator in _largest_first(operators):
+        table.add_row(operator.name, _kind(operator), *_expiring(operator))
+    return table
+
+
+def _largest_first(operators: Sequence[OperatorState]) -> list[OperatorState]:
+    return sorted(operators, key=lambda operator: -operator.bytes)
+
+
+def _kind(operator: OperatorState) -> str:
+    if operator.kind == "windows" and not operator.features:
+        return "index of rows"  # By it, an event of another stream finds the rows that it changes.
+    return _KINDS.get(operator.kind, operator.kind)
 
 
 def _kept(view: StateView, operator: OperatorState) -> tuple[str, str]:
@@ -143,7 +140,7 @@ def _kept(view: StateView, operator: OperatorState) -> tuple[str, str]:
     parts = [f"{lasting(operator.retention_us)} window"] if operator.retention_us else []
     lateness_us = view.plan.stream(operator.stream).allowed_lateness_us
     parts.append(f"{lasting(min(lateness_us, late_us))} lateness")
-    if late_us > lateness_us:
+    if late_us > lateness_us + MINUTE:
         parts.append(f"{lasting(late_us - lateness_us)} for what reads it later")
     return lasting(operator.retention_us + late_us), " + ".join(parts)
 
@@ -167,11 +164,11 @@ def _features(costs: Sequence[FeatureCost]) -> Table:
 
 def _largest(operators: Sequence[OperatorState]) -> Table:
     figures = ("events", "share", "bytes")
-    table = _table("largest keys", "operator", *figures, "from", "to", right=figures)
+    table = _table("largest keys", "operator", *figures, "newest", right=figures)
     for operator in operators:
         for key in operator.largest:
             share = f"{key.events / max(operator.events, 1):.1%}"
-            row = (number(key.events), share, size(key.bytes), clock_time(key.oldest_us), clock_time(key.newest_us))
+            row = (number(key.events), share, size(key.bytes), clock_time(key.newest_us))
             table.add_row(Text(key.key or "(all)"), operator.name, *row)
     return table
 
@@ -182,7 +179,7 @@ def one_key(view: StateView, key: str, found: Sequence[KeyState], *, as_of_us: i
     for held in found:
         events = in_words(held.events)
         looked_up = f", looked up at {held.at}" if held.at else ""
-        title = f"  {_KINDS[held.kind]}{looked_up}: {number(events.num_rows)} events, {size(held.bytes)}"
+        title = f"  {held.kind}{looked_up}: {number(events.num_rows)} events, {size(held.bytes)}"
         parts += [Text(""), Text.assemble((held.name, "bold"), title)]
         if held.saturated:
             parts.append(

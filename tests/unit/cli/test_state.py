@@ -70,7 +70,7 @@ def test_list_tells_what_the_run_read(gillnet: Command, payments: list[dict[str,
 
 def test_list_says_it_in_words(gillnet: Command, payments: list[dict[str, Any]]) -> None:
     page = gillnet("state", "list", "ck").stdout
-    line = next(line for line in page.splitlines() if line.startswith("payments.card_id  events of windows"))
+    line = next(line for line in page.splitlines() if line.split()[:2] == ["payments.card_id", "windows"])
     assert "1,000" in line
     assert "5m window + 1d lateness" in line
     assert any(line.split()[:3] == ["spend_5m", "payments.card_id", "5m"] for line in page.splitlines())
