@@ -1,13 +1,14 @@
 //! `Engine`: a plan's keyed state, hosted by the embedded runtime.
 
 use gillnet_kernel::arrival::watermark::NONE;
+use gillnet_kernel::engine::inspect::Asked;
 use gillnet_kernel::engine::plan::Plan;
 use gillnet_kernel::engine::progress::Progress;
 use gillnet_kernel::engine::{Engine, EngineStats, Outcome};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use crate::{kernel_error, PyBatch};
+use crate::{inspect, kernel_error, PyBatch};
 
 /// Watermark, the partition that holds it back, and (partition, newest event time, heard, idle) of each.
 type ProgressParts = (Option<i64>, Option<i32>, Vec<(i32, Option<i64>, i64, bool)>);
@@ -176,6 +177,44 @@ impl PyEngine {
         dict.set_item("join_timers", joins.timers)?;
         dict.set_item("join_bytes", joins.bytes)?;
         Ok(dict)
+    }
+
+    /// Every operator's state as dictionaries. Walks over all keys.
+    fn inspect<'py>(
+        &self,
+        py: Python<'py>,
+        top: usize,
+        within_us: Vec<i64>,
+        retentions_us: Vec<i64>,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let (engine, asked) = (&self.0, Asked { top, within: within_us, retentions: retentions_us });
+        let states = py.detach(|| engine.inspect(&asked));
+        states.iter().map(|state| inspect::state(py, state)).collect()
+    }
+
+    /// (kind, name, keys, events, bytes) of every operator, without a walk.
+    fn sizes(&self) -> Vec<(&'static str, String, usize, usize, usize)> {
+        let sizes = self.0.sizes();
+        sizes.into_iter().map(|size| (size.kind, size.name, size.keys, size.events, size.bytes)).collect()
+    }
+
+    /// What every operator holds of a key, with the features as of `at_us`.
+    fn look_at_key<'py>(&mut self, py: Python<'py>, key: &str, at_us: i64) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let views = self.0.look_at_key(key, at_us).map_err(kernel_error)?;
+        views.into_iter().map(|view| inspect::key(py, view)).collect()
+    }
+
+    /// Keys of an operator from a place on, their events, and where to go on.
+    fn page(
+        &self,
+        py: Python<'_>,
+        operator: usize,
+        begin: usize,
+        most: usize,
+    ) -> PyResult<(PyBatch, PyBatch, Option<usize>)> {
+        let engine = &self.0;
+        let page = py.detach(|| engine.page(operator, begin, most)).map_err(kernel_error)?;
+        Ok((PyBatch(page.keys), PyBatch(page.events), page.next))
     }
 
     fn entity_stats(&self) -> Vec<(String, usize, usize, usize)> {

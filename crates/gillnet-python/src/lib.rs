@@ -6,6 +6,7 @@ mod engine;
 mod expression;
 mod forest;
 mod formats;
+mod inspect;
 mod policy;
 
 use std::sync::Arc;

@@ -124,6 +124,11 @@ class RunConfig:
         )
 
 
+def known_settings() -> frozenset[str]:
+    """Return the names of everything that a configuration may set: sections, and ``options.<name>``."""
+    return frozenset({*_SECTIONS, *(f"options.{name}" for name in _OPTIONS)})
+
+
 def load_config(path: str | Path | None = None) -> RunConfig:
     """Read a configuration file.
 

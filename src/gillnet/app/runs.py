@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from gillnet.api.pipeline import Pipeline
 from gillnet.app.config import RunConfig
+from gillnet.app.recording import RunRecorder
 from gillnet.app.simulated import SCHEME, SimulatorScheme
 from gillnet.app.sinks import SinkRoutes, create_topics
 from gillnet.connectors.uri import open_source, parse_uri
@@ -76,13 +77,16 @@ def build_runtime(
 
     def open_output(name: str) -> Sink | None:
         sink = routes.open(name, check=name in at_start, transactions=transactions)
+        if recorder is not None:
+            recorder.note_sink(name, sink)
         return sink if wrap_sink is None else wrap_sink(name, sink)
 
+    recorder = open_recorder(plan, config)
     outputs = Outputs(open_output)
     for name in at_start:
         outputs.wanted(name)
     checkpoints = None if config.checkpoints is None else open_checkpoints(config, transactions)
-    return EmbeddedRuntime(
+    runtime = EmbeddedRuntime(
         plan,
         sources=open_sources(plan, config),
         outputs=outputs,
@@ -92,8 +96,30 @@ def build_runtime(
         checkpoints=checkpoints,
         transactions=transactions,
         on_alerts=on_alerts,
-        on_turn=on_turn,
+        on_turn=in_turn(on_turn, None if recorder is None else recorder.on_turn),
     )
+    if recorder is not None:
+        recorder.watch(runtime)
+    return runtime
+
+
+def open_recorder(plan: PipelinePlan, config: RunConfig) -> RunRecorder | None:
+    """Record the run's figures where its checkpoints are; None where it keeps none on this machine."""
+    directory = None if config.checkpoints is None else CheckpointStore(config.checkpoints).directory
+    return None if directory is None else RunRecorder(directory, plan, config.options)
+
+
+def in_turn(*calls: Callable[[], None] | None) -> Callable[[], None] | None:
+    """Return what makes several calls, one after the other; None for none."""
+    wanted = [call for call in calls if call is not None]
+    if len(wanted) < 2:
+        return wanted[0] if wanted else None
+
+    def all_of_them() -> None:
+        for call in wanted:
+            call()
+
+    return all_of_them
 
 
 def check_exactly_once(config: RunConfig, routes: SinkRoutes) -> None:

@@ -10,12 +10,14 @@ from gillnet.cli.backfill import backfill
 from gillnet.cli.broker import kafka
 from gillnet.cli.consistency import repair, verify
 from gillnet.cli.demo import demo
+from gillnet.cli.doctor import doctor
 from gillnet.cli.errors import ReadableErrors
 from gillnet.cli.inspect import explain, models, version
 from gillnet.cli.lateness import lateness
 from gillnet.cli.logs import log_lines
 from gillnet.cli.run import run
 from gillnet.cli.simulate import simulate
+from gillnet.cli.state import state
 
 app = typer.Typer(
     cls=ReadableErrors,
@@ -33,6 +35,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     verify: "Compare a run with the batch answer.",
     repair: "Correct what late data would have changed.",
     lateness: "Choose a watermark delay from a stream's delays.",
+    doctor: "Say what is the matter with a run, and what to change.",
     simulate: "Write simulated streams to Kafka or files.",
     kafka: "Start a real Kafka broker on this machine.",
     models: "List models: versions, aliases, metrics.",
@@ -41,6 +44,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
 for command, summary in _COMMANDS.items():
     # The overview has room for so much; what the command's own help begins with would be cut off there.
     app.command(short_help=summary)(command)
+app.add_typer(state, name="state", short_help="Look into a checkpoint's state.")
 
 
 @app.callback()

@@ -35,6 +35,7 @@ CATALOGUE: dict[str, str] = {
     "checkpoints_failed": "Checkpoints that could not be written.",
     "checkpoint_bytes": "Size of the last checkpoint.",
     "checkpoint_paused_ms": "How long the run stood still for the last checkpoint, in milliseconds.",
+    "checkpoint_wrote_ms": "From the last checkpoint's cut until its state was written on this machine, in milliseconds.",
     "checkpoint_took_ms": "From the last checkpoint's cut until it was durable, in milliseconds.",
     "checkpoint_taken_us": "The last checkpoint's cut in microseconds since 1970 UTC.",
     "watermark_us": "The watermark in microseconds since 1970 UTC, per stream; absent before the first and after the end.",
@@ -45,7 +46,31 @@ CATALOGUE: dict[str, str] = {
     "heard_us": "When a partition was heard last, in microseconds since 1970 UTC, per stream and partition.",
     "idle": "1 for a partition that the watermark does not wait for, 0 for others, per stream and partition.",
     "latency_ms": "Arrival of a record to its row handed to the sink, in milliseconds.",
+    "recent_latency_ms": "The same since the sample before, in the history.",
+    "state_keys": "Keys held, per kind of state and operator.",
+    "state_events": "Events held (or ids, rows, timers), per kind of state and operator.",
+    "state_bytes": "Memory of the state by what is counted anyway, a lower bound; per kind of state and operator.",
+    "disturbances": "Events that came before others of their key, whose rows were not computed again yet.",
+    "source_lag_records": "Records that wait at the sources, as far as they can tell.",
+    "sink_queued_records": "Records that wait in a sink for their acknowledgement, per output.",
+    "process_rss_bytes": "Memory of the process that is resident.",
+    "process_anonymous_bytes": "Resident memory that no file is behind: heap, native and Python's.",
+    "process_peak_bytes": "The most memory that was resident.",
+    "process_swap_bytes": "Memory of the process that is swapped out.",
+    "process_threads": "Threads of the process.",
+    "process_open_files": "Files and sockets that the process has open.",
+    "process_cpu_s": "CPU time of the process, in seconds.",
+    "loop_cpu_s": "CPU time of the loop's thread, in seconds.",
+    "malloc_used_bytes": "Heap of the C library that is in use: state, and Python's objects.",
+    "malloc_free_bytes": "Heap of the C library that is free and not given back.",
+    "arrow_bytes": "Memory of PyArrow's pool.",
+    "memory_limit_bytes": "The least of the machine's memory and of the control group's limit.",
+    "cpus": "CPUs that the process may use.",
+    "disk_free_bytes": "Free space where the checkpoints are.",
 }
+
+SHARES = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+"""Percentiles that are told of a histogram."""
 
 
 _COUNTED = ("alerts", "sessions_closed", "revisions", "revisions_flipped", "matches", "matches_withdrawn", "batches")
@@ -72,6 +97,21 @@ class Histogram:
         self._bins[math.floor(math.log(max(value_ms, 0.001)) / self._STEP)] += times
         self.count += times
         self.maximum = max(self.maximum, value_ms)
+
+    def bins(self) -> dict[int, int]:
+        """Return the counts so far, to be given to `since` later."""
+        return dict(self._bins)
+
+    def since(self, before: Mapping[int, int]) -> Histogram:
+        """Return what was counted since `bins` gave ``before``; its maximum is of the whole."""
+        recent = Histogram()
+        # A copy first: another thread may be counting.
+        for number, count in dict(self._bins).items():
+            if (more := count - before.get(number, 0)) > 0:
+                recent._bins[number] = more
+                recent.count += more
+        recent.maximum = self.maximum
+        return recent
 
     def percentile(self, share: float) -> float | None:
         """Return the value that ``share`` (0 to 1) of the counts lie at or below; None if nothing was counted."""
@@ -166,7 +206,7 @@ class RunMetrics:
         figures |= {f"checkpoint_{what}": value for what, value in self.checkpoint.items() if what != "number"}
         for join, did in self.joins.items():
             figures |= {f"join_{what}{{join={join}}}": count for what, count in did.items()}
-        for share, label in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):
+        for share, label in SHARES:
             figures[f"latency_ms_{label}"] = round(self.latency_ms.percentile(share) or 0.0, 3)
         return figures
 

@@ -224,6 +224,13 @@ class FeatureOperator:
         """Return keys, events and bytes of the state, ids and their bytes. Walks over all keys."""
         return self._engine.stats()
 
+    def sizes(self) -> list[tuple[str, str, int, int, int]]:
+        """Return (kind of state, operator, keys, events, bytes) of everything that is held, without a walk over keys.
+
+        Bytes are a lower bound: what is counted anyway, without what accumulators and spare room take.
+        """
+        return self._engine.sizes()
+
     def entity_stats(self) -> list[tuple[str, int, int, int]]:
         """Return (entity, keys, events, bytes) of each entity. Walks over all keys."""
         return self._engine.entity_stats()

@@ -72,6 +72,8 @@ class Checkpoint:
         Where the journal stood at the cut: its kind, position and last record; empty for a run without one.
     files
         What it consists of.
+    plan
+        The pipeline's plan as JSON, so that the state can be read without its definition; empty in one of an earlier version.
     """
 
     number: int
@@ -82,6 +84,7 @@ class Checkpoint:
     counts: Mapping[str, Any] = field(default_factory=dict)
     journal: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[StoredFile, ...] = ()
+    plan: str = ""
 
     @property
     def bytes(self) -> int:
@@ -160,6 +163,24 @@ class CheckpointStore:
                 "begin anew with the sources' committed offsets."
             )
         return None
+
+    def find(self, number: int | None = None) -> Checkpoint:
+        """Return a checkpoint that is complete, by default the newest; for those who only look, beside a run that writes.
+
+        Raises
+        ------
+        StateError
+            If there is none, or not that one.
+        """
+        complete = [there for there in self.numbers() if self._has_manifest(there)]
+        if not complete:
+            raise StateError(
+                f"Checkpoints {self.place}: there is no complete one; a run with --checkpoints leaves them there."
+            )
+        if number is not None and number not in complete:
+            there = ", ".join(str(number) for number in sorted(complete))
+            raise StateError(f"Checkpoints {self.place}: there is no complete checkpoint {number}; there are {there}.")
+        return self._manifest(complete[0] if number is None else number)
 
     def state(self, checkpoint: Checkpoint) -> bytes:
         """Return a checkpoint's state, after a look at its checksum.

@@ -34,12 +34,15 @@ class Taken:
     ----------
     paused_ms
         How long the run stood still for it.
+    wrote_ms
+        From the cut until the state was written on this machine; the rest is checking, or uploading.
     took_ms
         From the cut until it was durable.
     """
 
     checkpoint: Checkpoint
     paused_ms: float
+    wrote_ms: float
     took_ms: float
 
 
@@ -50,6 +53,7 @@ class _Underway:
     child: int | None
     began_s: float
     paused_ms: float
+    wrote_ms: float = 0.0
     completing: Future[Checkpoint] | None = None
 
 
@@ -122,13 +126,14 @@ class CheckpointWriter:
         if underway.completing is None:
             if not self._written(underway, wait=wait):
                 return None
+            underway.wrote_ms = (self._clock.monotonic_s() - underway.began_s) * 1_000
             underway.completing = self._completer.submit(self._complete, underway.checkpoint, underway.path)
         if not (wait or underway.completing.done()):
             return None
         self._underway = None
         whole = underway.completing.result()
         took_ms = (self._clock.monotonic_s() - underway.began_s) * 1_000
-        return Taken(checkpoint=whole, paused_ms=underway.paused_ms, took_ms=took_ms)
+        return Taken(checkpoint=whole, paused_ms=underway.paused_ms, wrote_ms=underway.wrote_ms, took_ms=took_ms)
 
     def _complete(self, checkpoint: Checkpoint, path: Path) -> Checkpoint:
         try:

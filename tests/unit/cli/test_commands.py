@@ -24,6 +24,7 @@ COMMANDS = (
     "verify",
     "repair",
     "lateness",
+    "doctor",
     "simulate",
     "kafka",
     "models",

@@ -108,6 +108,16 @@ impl SeenIds {
         Ok(())
     }
 
+    /// For each step of event time, the last time that lies in it and how many of its ids are held. Walks over all.
+    pub fn by_time(&self) -> std::collections::BTreeMap<i64, usize> {
+        let mut steps = std::collections::BTreeMap::new();
+        for seen in self.shards.iter().flatten() {
+            let last = seen.bucket.saturating_add(1).saturating_mul(self.width_us).saturating_sub(1);
+            *steps.entry(last).or_insert(0) += 1;
+        }
+        steps
+    }
+
     /// Ids held.
     pub fn len(&self) -> usize {
         self.shards.iter().map(HashTable::len).sum()

@@ -51,6 +51,26 @@ pub fn of_text(id: &str) -> u128 {
     })
 }
 
+/// An id as it was, from its key: a number, a short text or a UUID; of a longer text the head of its SHA-256, `sha256:…`.
+pub fn to_text(key: u128, integer: bool) -> String {
+    if integer {
+        return (key as u64 ^ 1 << 63).cast_signed().to_string();
+    }
+    match key >> 126 {
+        0 => {
+            let length = (key & 15) as usize;
+            let bytes = (key >> 4 << 8).to_be_bytes();
+            String::from_utf8_lossy(&bytes[..length]).into_owned()
+        }
+        2 => {
+            let (high, low) = (key >> 62 & ((1 << 64) - 1), key & ((1 << 62) - 1));
+            let hex = format!("{:032x}", high << 64 | 2 << 62 | low);
+            [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+        }
+        _ => format!("sha256:{:032x}", (key & (LONG - 1)) << 2),
+    }
+}
+
 /// 126 bits of a canonical UUID: the two variant bits are the same in each, and make room for the class.
 fn uuid(bytes: &[u8]) -> Option<u128> {
     if bytes.len() != 36 {
@@ -92,6 +112,20 @@ mod tests {
         assert!(a < b && a >> 126 == 2);
         assert_ne!(of_text("a text of more than fifteen bytes, 1"), of_text("a text of more than fifteen bytes, 2"));
         assert_eq!(of_text("0190163D-8694-739b-aea5-966c26f8ad91") >> 126, 1);
+    }
+
+    #[test]
+    fn what_maps_one_to_one_is_read_back() {
+        for text in ["", "a", "a\0", "t000000000123", "zzzzzzzzzzzzzzz", "0190163d-8694-739b-aea5-966c26f8ad91"] {
+            assert_eq!(to_text(of_text(text), false), text);
+        }
+        for number in [i64::MIN, -1, 0, 7, i64::MAX] {
+            assert_eq!(to_text(of_integer(number), true), number.to_string());
+        }
+        let long = "a text of more than fifteen bytes";
+        let digest: [u8; 16] = Sha256::digest(long)[..16].try_into().expect("sixteen bytes");
+        let head = u128::from_be_bytes(digest) >> 2 << 2;
+        assert_eq!(to_text(of_text(long), false), format!("sha256:{head:032x}"));
     }
 
     #[test]

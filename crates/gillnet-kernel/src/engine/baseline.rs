@@ -106,6 +106,17 @@ impl Baseline {
         Ok(())
     }
 
+    /// How far back a reading goes.
+    pub fn over_us(&self) -> i64 {
+        self.over_us
+    }
+
+    /// For each step, the time up to which it is needed where nothing before `over` after it is read, and its bins.
+    pub fn steps(&self) -> impl Iterator<Item = (i64, usize)> + '_ {
+        let needed = |step: i64| step.saturating_add(2).saturating_mul(self.step_us).saturating_sub(1);
+        self.steps.iter().map(move |(&step, histogram)| (needed(step), histogram.len()))
+    }
+
     /// Forget steps that no reading at `earliest` or later can use.
     pub fn forget_before(&mut self, earliest: i64) {
         let first = earliest.saturating_sub(self.over_us).div_euclid(self.step_us) - 1;

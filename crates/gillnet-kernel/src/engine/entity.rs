@@ -48,6 +48,10 @@ pub struct Entity {
     pub store: KeyedStore,
     /// Feature numbers, in the order of the store's outputs.
     pub features: Vec<usize>,
+    /// The bit of an event's mask that says whether a feature takes it, in the same order.
+    pub bits: Vec<u8>,
+    /// The inputs of the lanes, as the plan has them in JSON.
+    pub lane_sources: Vec<String>,
     /// State of readings before this time may have been forgotten.
     swept_to: i64,
     types: Vec<DataType>,
@@ -72,6 +76,7 @@ pub struct EntityBuilder {
     lanes: Vec<Expression>,
     selections: Vec<Selection>,
     features: Vec<usize>,
+    bits: Vec<u8>,
     types: Vec<DataType>,
 }
 
@@ -88,6 +93,7 @@ impl EntityBuilder {
             lanes: Vec::new(),
             selections: Vec::new(),
             features: Vec::new(),
+            bits: Vec::new(),
             types: Vec::new(),
         }
     }
@@ -106,6 +112,7 @@ impl EntityBuilder {
         let bit = self.selection(condition.as_ref(), lane, not_nan).map_err(place)?;
         self.layout.add(*function, *window, bit, lane.map(|lane| lane as u8)).map_err(place)?;
         self.features.push(number);
+        self.bits.push(bit);
         self.types.push(arrow_type(value_type)?);
         Ok(())
     }
@@ -120,6 +127,8 @@ impl EntityBuilder {
             reader: self.reader,
             store: KeyedStore::new(layout, limits.max_events_per_key),
             features: self.features,
+            bits: self.bits,
+            lane_sources: self.lane_sources,
             types: self.types,
             lanes: self.lanes,
             selections: self.selections,
@@ -394,6 +403,15 @@ impl Entity {
         }
         let columns = columns.into_iter().map(Column::finish).collect();
         Ok(Readings { columns, saturated, slots: Vec::new(), before_others: Vec::new() })
+    }
+
+    /// Of each lane, its type and the mask of the selections that take it.
+    pub fn lane_types(&self) -> Vec<(DataType, u64)> {
+        let takes = |lane: usize| {
+            let own = self.selections.iter().enumerate().filter(|(_, selection)| selection.lane == Some(lane));
+            own.fold(0u64, |mask, (bit, _)| mask | 1 << bit)
+        };
+        self.lanes.iter().enumerate().map(|(i, lane)| (lane.data_type().clone(), takes(i))).collect()
     }
 
     /// Whether it has a key that `event` of the batch belongs to, and which.

@@ -3,6 +3,7 @@
 //! Of an event that a join keeps, the id and the columns that its condition and its output name are packed to a string of
 //! bytes, and unpacked for all rows of a batch together.
 
+pub mod inspected;
 mod stored;
 
 use std::sync::Arc;

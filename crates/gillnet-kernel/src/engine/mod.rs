@@ -13,6 +13,7 @@ mod baseline;
 pub mod batch;
 mod columns;
 mod entity;
+pub mod inspect;
 pub mod joins;
 mod packed;
 pub mod patterns;

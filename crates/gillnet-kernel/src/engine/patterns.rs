@@ -270,6 +270,16 @@ impl PatternEntity {
         self.store.arrive(key, events, i).map(|_| ())
     }
 
+    /// The events and matches by key.
+    pub fn store(&self) -> &PatternStore {
+        &self.store
+    }
+
+    /// The name of the first feature that is about it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Keys and events held.
     pub fn held(&self) -> (usize, usize) {
         self.store.held()

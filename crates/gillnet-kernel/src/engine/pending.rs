@@ -148,6 +148,19 @@ impl Pending {
         Ok(())
     }
 
+    /// Event time of each row that waits, and the bytes that all of them hold.
+    pub(super) fn held(&self) -> (impl Iterator<Item = i64> + '_, usize) {
+        let mut batches: Vec<&Arc<RecordBatch>> = self.rows.values().map(|waiting| &waiting.batch).collect();
+        batches.sort_unstable_by_key(|batch| Arc::as_ptr(batch));
+        batches.dedup_by_key(|batch| Arc::as_ptr(batch));
+        let bytes: usize = batches.iter().map(|batch| batch.get_array_memory_size()).sum();
+        let own = self.rows.len() * std::mem::size_of::<(OrderKey, Waiting)>() * 3 / 2;
+        (
+            self.rows.keys().map(|order| order.0),
+            bytes + own + self.queue.capacity() * std::mem::size_of::<(i64, OrderKey)>(),
+        )
+    }
+
     /// Rows that wait, and those that had to leave because too many did.
     pub fn stats(&self) -> (usize, u64) {
         (self.rows.len(), self.pushed_out)

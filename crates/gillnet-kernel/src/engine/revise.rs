@@ -502,6 +502,11 @@ impl Revisions {
         self.causes + self.work.len()
     }
 
+    /// The rows that can still change.
+    pub(super) fn rows(&self) -> &RowStore {
+        &self.rows
+    }
+
     /// Sizes.
     pub fn stats(&self) -> RevisionStats {
         RevisionStats {

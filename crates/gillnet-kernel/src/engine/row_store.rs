@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use hashbrown::hash_table::{Entry, HashTable};
@@ -21,6 +21,9 @@ const SEGMENT_ROWS: usize = 4_096;
 /// A segment of so many rows is not joined any more, and is packed.
 const SEALED_ROWS: usize = SEGMENT_ROWS / 2;
 
+/// Segments by which the bytes of all are estimated.
+const ESTIMATED_BY: usize = 32;
+
 /// Number of a row: counts up over the life of the store.
 pub type RowNumber = u64;
 
@@ -32,6 +35,17 @@ struct Segment {
     ids: Vec<u128>,
     /// Of each row; empty while all are 0.
     revisions: Vec<u32>,
+}
+
+impl Segment {
+    fn heap_bytes(&self) -> usize {
+        // Columns that were read from a snapshot are parts of one buffer, which each of them would count whole.
+        let column = |array: &ArrayRef| {
+            array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
+        };
+        let columns: usize = self.batch.columns().iter().map(column).sum();
+        columns + self.ids.capacity() * 16 + self.revisions.capacity() * 4
+    }
 }
 
 /// Emitted rows by id key.
@@ -210,8 +224,25 @@ impl RowStore {
 
     /// Bytes of heap memory in use.
     pub fn heap_bytes(&self) -> usize {
-        let of = |s: &Segment| s.batch.get_array_memory_size() + s.ids.capacity() * 16 + s.revisions.capacity() * 4;
-        self.segments.iter().map(of).sum::<usize>() + self.index.allocation_size()
+        self.segments.iter().map(Segment::heap_bytes).sum::<usize>() + self.index.allocation_size()
+    }
+
+    /// The same by a few of the segments, so that it costs as much however many there are.
+    pub fn estimated_bytes(&self) -> usize {
+        let step = self.segments.len().div_ceil(ESTIMATED_BY).max(1);
+        let looked_at = self.segments.iter().step_by(step);
+        let (number, bytes) = looked_at.fold((0, 0), |(n, bytes), segment| (n + 1, bytes + segment.heap_bytes()));
+        bytes * self.segments.len() / number.max(1) + self.index.allocation_size()
+    }
+
+    /// Of each segment, the event time of its newest row, its rows and its bytes.
+    pub fn segments(&self) -> impl Iterator<Item = (i64, usize, usize)> + '_ {
+        self.segments.iter().map(|segment| (segment.newest, segment.ids.len(), segment.heap_bytes()))
+    }
+
+    /// Bytes of the index of rows by id.
+    pub fn index_bytes(&self) -> usize {
+        self.index.allocation_size()
     }
 }
 

@@ -144,6 +144,17 @@ impl SessionTimers {
         self.heap.len() + self.emitted.len()
     }
 
+    /// Event time of the last event of each session that was emitted and may still change.
+    pub fn emitted_ends(&self) -> impl Iterator<Item = i64> + '_ {
+        self.emitted.values().map(|emitted| emitted.last)
+    }
+
+    /// Bytes of heap memory in use, about: a tree's nodes are taken to be two thirds full.
+    pub fn heap_bytes(&self) -> usize {
+        let emitted = std::mem::size_of::<((u32, i64), Emitted)>() * 3 / 2;
+        self.heap.capacity() * std::mem::size_of::<Timer>() + self.emitted.len() * emitted
+    }
+
     /// Write the timers and what was said of each session.
     pub fn write_state(&self, out: &mut ByteWriter) {
         out.i64(self.settled);

@@ -335,6 +335,21 @@ impl Sessions {
         Ok(())
     }
 
+    /// The timers, and what was said of each session.
+    pub(super) fn timers(&self) -> &SessionTimers {
+        &self.timers
+    }
+
+    /// How long a session waits for more.
+    pub(super) fn gap_us(&self) -> i64 {
+        self.gap_us
+    }
+
+    /// The baselines, each with the feature that it is over.
+    pub(super) fn baselines(&self) -> impl Iterator<Item = (&str, &Baseline)> {
+        self.baselines.iter().map(|(of, baseline)| (of.as_str(), baseline))
+    }
+
     /// Timers and emitted sessions held.
     pub fn held(&self) -> usize {
         self.timers.held()

@@ -9,6 +9,7 @@
 //! Pairs leave on arrival and never change. A row without a partner leaves once, and is withdrawn at most once. So the last
 //! revision of each (left id, right id) depends on the set of events only (I2), not on their order or the batches.
 
+mod sizes;
 mod stored;
 
 use std::cmp::Reverse;

@@ -178,6 +178,24 @@ impl JoinStore {
         Ok(())
     }
 
+    /// All keys, in the order of their places.
+    pub fn keys(&self) -> impl Iterator<Item = &JoinKey> {
+        self.keys.iter().filter(|key| key.used)
+    }
+
+    /// Bytes of a key's events and text on one side.
+    pub fn side_bytes(key: &JoinKey, side: Side) -> usize {
+        let events = key.side(side);
+        let payloads: usize = events.iter().map(|event| event.payload.len() + PAYLOAD_HEAD).sum();
+        events.heap_bytes() + payloads
+    }
+
+    /// Bytes that are known without walking: of events and their payloads, and of the places of keys.
+    pub fn estimated_bytes(&self) -> usize {
+        let events = self.events * std::mem::size_of::<Event>();
+        events + self.payload_bytes + self.keys.heap_bytes() + self.index.allocation_size()
+    }
+
     /// All events of a side, by key.
     pub fn side_events(&self, side: Side) -> impl Iterator<Item = &Event> {
         self.keys.iter().filter(|key| key.used).flat_map(move |key| key.side(side).iter())

@@ -5,6 +5,8 @@
 //! each window. A reading in order of arrival then costs O(1) amortised (O(log n) for min and max); an event that arrives d
 //! events behind the newest one of its key costs O(min(d, w)) for windows of w events, never O(events kept).
 
+mod sizes;
+
 use super::accumulator::{end_of, Accumulator, Side};
 use super::large::{Cursor, LargeKey};
 use super::layout::{AccumulatorPlan, Floor, Layout};

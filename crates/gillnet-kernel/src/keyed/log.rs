@@ -141,6 +141,16 @@ impl EventLog {
         self.partition_point(|row| row::time(row) < time)
     }
 
+    /// How many events lie before `time`.
+    pub fn count_before(&self, time: i64) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        let at = self.first_at_or_after(time);
+        let whole: usize = (0..at.chunk as usize).map(|chunk| self.chunk_len(chunk)).sum();
+        whole + at.index as usize
+    }
+
     fn partition_point(&self, before: impl Fn(&[u64]) -> bool) -> Position {
         let chunk = self.chunks.partition_point(|chunk| before(&chunk[chunk.len() - self.stride..]));
         let rows = &self.chunks[chunk];

@@ -28,5 +28,6 @@ pub mod key;
 pub mod plan;
 pub mod run;
 pub mod search;
+mod sizes;
 pub mod store;
 mod stored;

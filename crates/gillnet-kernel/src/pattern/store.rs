@@ -92,7 +92,7 @@ pub struct PatternStore {
     pub(super) definition: Definition,
     pub(super) limits: KeyLimits,
     /// How far back readings look for matches.
-    over_us: i64,
+    pub(super) over_us: i64,
     pub(super) index: HashMap<CompactString, u32>,
     pub(super) slots: Paged<Slot>,
     pub(super) texts: Interner,

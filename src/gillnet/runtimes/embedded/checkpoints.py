@@ -18,6 +18,7 @@ from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics
 from gillnet.operators.features import FeatureOperator
 from gillnet.plan.nodes import PipelinePlan
+from gillnet.plan.serde import dumps
 from gillnet.runtimes.embedded.journal import JournalWriter, Replay
 from gillnet.state.checkpoints import Checkpoint, CheckpointStore
 from gillnet.state.writing import CheckpointWriter, Taken
@@ -152,6 +153,7 @@ class Checkpoints:
             pipeline=plan.name,
             marks=marks,
             counts={**metrics.counts(), **remembered},
+            plan=dumps(plan),
             journal={} if writer is None else writer.cut(),
         )
         self._attempt(metrics, lambda: self._writer.begin(checkpoint, snapshot))
@@ -182,6 +184,7 @@ class Checkpoints:
             "number": taken.checkpoint.number,
             "bytes": taken.checkpoint.bytes,
             "paused_ms": round(taken.paused_ms, 3),
+            "wrote_ms": round(taken.wrote_ms, 3),
             "took_ms": round(taken.took_ms, 3),
             "taken_us": taken.checkpoint.taken_us,
         }
