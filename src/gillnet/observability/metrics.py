@@ -44,6 +44,10 @@ CATALOGUE: dict[str, str] = {
     "newest_event_time_us": "The newest event time in microseconds since 1970 UTC, per stream and partition.",
     "heard_us": "When a partition was heard last, in microseconds since 1970 UTC, per stream and partition.",
     "idle": "1 for a partition that the watermark does not wait for, 0 for others, per stream and partition.",
+    "source_lag_records": "Records that wait at the source, per stream; absent where it cannot tell.",
+    "source_expired_records": "Records that the topic's retention removed before they were read, per stream.",
+    "sink_queued_records": "Records that wait for the broker's acknowledgement, per output.",
+    "sink_cut_records": "Records of a side output that were cut to fit the topic, per output.",
     "latency_ms": "Arrival of a record to its row handed to the sink, in milliseconds.",
 }
 
@@ -120,6 +124,9 @@ class RunMetrics:
     progress: dict[str, StreamProgress] = field(default_factory=dict)
     """By stream, as it was sampled last."""
     joins: dict[str, dict[str, int]] = field(default_factory=dict)
+    sources: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By stream, as they were sampled last; so are those of sinks, by output."""
+    sinks: dict[str, dict[str, int]] = field(default_factory=dict)
     checkpoints: int = 0
     checkpoints_failed: int = 0
     checkpoint: dict[str, float | int] = field(default_factory=dict)
@@ -166,6 +173,10 @@ class RunMetrics:
         figures |= {f"checkpoint_{what}": value for what, value in self.checkpoint.items() if what != "number"}
         for join, did in self.joins.items():
             figures |= {f"join_{what}{{join={join}}}": count for what, count in did.items()}
+        for stream, told in self.sources.items():
+            figures |= {f"source_{what}{{stream={stream}}}": count for what, count in told.items()}
+        for output, told in self.sinks.items():
+            figures |= {f"sink_{what}{{output={output}}}": count for what, count in told.items()}
         for share, label in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):
             figures[f"latency_ms_{label}"] = round(self.latency_ms.percentile(share) or 0.0, 3)
         return figures

@@ -28,6 +28,7 @@ from gillnet.operators.decode import Decoded, Malformed, malformed_records, stre
 from gillnet.operators.encode import EncodeOperator, record_keys
 from gillnet.operators.features import ARRIVAL_TIME, FeatureOperator, Outcome
 from gillnet.plan.nodes import PipelinePlan
+from gillnet.runtimes.embedded.backlog import source_figures
 from gillnet.runtimes.embedded.checkpoints import Checkpoints
 from gillnet.runtimes.embedded.commits import Commits
 from gillnet.runtimes.embedded.joins import JOINED_AT_ONCE, JoinStage
@@ -465,6 +466,7 @@ class EmbeddedRuntime:
             return
         self._noted_s, now_us = now_s, self._clock.now_us()
         self.metrics.progress = {name: self.features.progress(name, now_us) for name in self._sources}
+        self.metrics.sources, self.metrics.sinks = source_figures(self._sources), self._outputs.figures()
 
     def _commit_if_due(self) -> None:
         if self._uncommitted and self._clock.monotonic_s() - self._committed_s >= self.options.commit_interval_s:
