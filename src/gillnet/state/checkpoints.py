@@ -28,7 +28,8 @@ import structlog
 from pyarrow import fs
 
 from gillnet.core.errors import ConfigurationError, FencedError, StateError
-from gillnet.core.files import sync_directory
+from gillnet.core.files import private, sync_directory
+from gillnet.core.secrets import without_parameters
 
 FORMAT = 1
 STATE = "state.bin"
@@ -108,9 +109,9 @@ class CheckpointStore:
     def __init__(self, place: str | Path, *, keep: int = KEPT) -> None:
         if keep < 1:
             raise ConfigurationError(f"Checkpoints {place}: keep={keep} must be 1 or more.")
-        self.place = str(place)
+        self.place = without_parameters(str(place)) if "://" in str(place) else str(place)
         self._keep = keep
-        self._files, self._root = _filesystem(self.place)
+        self._files, self._root = _filesystem(str(place))
         self._local = isinstance(self._files, fs.LocalFileSystem)
         self._owner: int | None = None
         self.directory: Path | None = Path(self._root) if self._local else None
@@ -212,7 +213,10 @@ class CheckpointStore:
         """Make room for a checkpoint; return where its state may be written on this machine, None for an object store."""
         with self._errors("write"):
             self._files.create_dir(f"{self._root}/{_directory(number)}", recursive=True)
-        return None if self.directory is None else self.directory / _directory(number) / STATE
+            if self.directory is None:
+                return None
+            (self.directory / _directory(number)).chmod(0o700)
+        return self.directory / _directory(number) / STATE
 
     def complete(self, checkpoint: Checkpoint, state: Path) -> Checkpoint:
         """Put a checkpoint's state in place, then its manifest; it exists from then on. Older ones than are kept go.
@@ -269,7 +273,7 @@ class CheckpointStore:
                 return
             target = self.directory / path
             torn = target.with_suffix(".tmp")
-            with open(torn, "wb", opener=_private) as file:
+            with open(torn, "wb", opener=private) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -324,12 +328,19 @@ class _Errors:
 def _filesystem(place: str) -> tuple[Any, str]:
     if "://" not in place:
         return fs.LocalFileSystem(), str(Path(place).absolute())
+    scheme, _, rest = place.partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise ConfigurationError(
+            f"Checkpoints {scheme}://...: a URI must not hold a user or password, since logs and process lists show it; "
+            "object stores' clients take them from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."
+        )
+    shown = without_parameters(place)
     try:
         files, root = fs.FileSystem.from_uri(place)
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).replace(place, shown).split())
         raise ConfigurationError(
-            f"Checkpoints {place!r}: {reason}. Give a directory, or a URI such as s3://bucket/path."
+            f"Checkpoints {shown!r}: {reason}. Give a directory, or a URI such as s3://bucket/path."
         ) from error
     return files, root.rstrip("/")
 
@@ -369,7 +380,3 @@ def _parsed(data: bytes, number: int, *, what: str) -> Checkpoint:
     if checkpoint.number != number:
         raise StateError(f"{what} is that of checkpoint {checkpoint.number}; it was moved.")
     return checkpoint
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
