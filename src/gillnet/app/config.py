@@ -110,6 +110,8 @@ class RunConfig:
                 known = ("kafka.<setting>", *(f"options.{option}" for option in _OPTIONS))
                 raise ConfigurationError(f"--set {key}=...: the key {key!r} is unknown{nearest(key, known)}.")
             sections[section][name] = value
+            if is_secret(name):
+                remember(value)
         return replace(
             self,
             sources={

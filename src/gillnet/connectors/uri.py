@@ -166,10 +166,11 @@ def parse_uri(uri: str, *, what: str) -> ConnectorUri:
 def _parameters(query: str, *, what: str, uri: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
-    except ValueError as error:
+    except ValueError:
+        # "from None": the chained exception would show the parameters.
         raise ConfigurationError(
             f"{what} {without_parameters(uri)!r}: write parameters as ?name=value&name=value."
-        ) from error
+        ) from None
     return dict(pairs)
 
 

@@ -341,7 +341,7 @@ def _filesystem(place: str) -> tuple[Any, str]:
         reason = " ".join(str(error).replace(place, shown).split())
         raise ConfigurationError(
             f"Checkpoints {shown!r}: {reason}. Give a directory, or a URI such as s3://bucket/path."
-        ) from error
+        ) from None  # The chained exception would show the parameters.
     return files, root.rstrip("/")
 
 
