@@ -152,6 +152,8 @@ def load_config(path: str | Path | None = None) -> RunConfig:
         raise ConfigurationError(f"There is no configuration file {path}.") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path}: the configuration cannot be read: {error}.") from error
+    except RecursionError:
+        raise ConfigurationError(f"{path}: the configuration cannot be read: it is nested too deep.") from None
     return _from_toml(content, path)
 
 

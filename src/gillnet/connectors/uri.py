@@ -148,7 +148,12 @@ def parse_uri(uri: str, *, what: str) -> ConnectorUri:
         return ConnectorUri(
             text=uri, scheme="file", address="", path=path, parameters=_parameters(query, what=what, uri=uri)
         )
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{what} {scheme}://...: the URI cannot be read: {error}; write one such as kafka://localhost:9092/payments."
+        ) from None
     if "@" in parts.netloc:
         raise ConfigurationError(
             f"{what} {scheme}://...: a URI must not hold a user or password, since logs and process lists show it; "

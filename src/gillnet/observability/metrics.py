@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gillnet.core.errors import StateError
 from gillnet.operators.progress import StreamProgress
 
 CATALOGUE: dict[str, str] = {
@@ -149,15 +150,27 @@ class RunMetrics:
         }
 
     def restore(self, counts: Mapping[str, Any]) -> None:
-        """Go on counting from what `counts` returned."""
+        """Go on counting from what `counts` returned.
+
+        Raises
+        ------
+        StateError
+            If they are of another form.
+        """
+        try:
+            self._restore(counts)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise StateError("the counts of the checkpoint are of another form; restore an earlier one.") from error
+
+    def _restore(self, counts: Mapping[str, Any]) -> None:
         for name in _COUNTED:
-            setattr(self, name, counts[name])
-        self.decisions = Counter(counts["decisions"])
+            setattr(self, name, _count(counts[name]))
+        self.decisions = _counter(counts["decisions"])
         for name, counted in counts["streams"].items():
             stream = self.stream(name)
             for kind in _COUNTED_OF_STREAMS:
-                setattr(stream, kind, counted[kind])
-            stream.reasons = Counter(counted["reasons"])
+                setattr(stream, kind, _count(counted[kind]))
+            stream.reasons = _counter(counted["reasons"])
 
     def snapshot(self) -> dict[str, float | int]:
         """Return every figure under its name in `CATALOGUE`, with labels in braces."""
@@ -180,6 +193,16 @@ class RunMetrics:
         for share, label in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):
             figures[f"latency_ms_{label}"] = round(self.latency_ms.percentile(share) or 0.0, 3)
         return figures
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no count")
+    return value
+
+
+def _counter(values: Mapping[str, Any]) -> Counter[str]:
+    return Counter({name: _count(value) for name, value in values.items()})
 
 
 def _progress_figures(progress: StreamProgress) -> dict[str, float | int]:

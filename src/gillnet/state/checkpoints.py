@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import structlog
 from pyarrow import fs
@@ -296,7 +297,7 @@ class CheckpointStore:
                 text = stream.read()
         try:
             return int(json.loads(text)["owner"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise StateError(f"{self.place}/{OWNER} is no owner's file; is this a place of checkpoints?") from None
 
     def _check_owner(self) -> None:
@@ -363,19 +364,29 @@ def _sealed(checkpoint: Checkpoint) -> bytes:
     return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "checkpoint": text}).encode()
 
 
+class _Sealed(msgspec.Struct):
+    """A manifest's text, and its checksum."""
+
+    sha256: str
+    checkpoint: str
+
+
+class _Format(msgspec.Struct):
+    """What is read first of a checkpoint."""
+
+    format: int
+
+
 def _parsed(data: bytes, number: int, *, what: str) -> Checkpoint:
     try:
-        outer = json.loads(data)
-        text = outer["checkpoint"]
-        if hashlib.sha256(text.encode()).hexdigest() != outer["sha256"]:
+        outer = msgspec.json.decode(data, type=_Sealed)
+        if hashlib.sha256(outer.checkpoint.encode()).hexdigest() != outer.sha256:
             raise ValueError("checksum")
-        body = json.loads(text)
-        if body.pop("format") != FORMAT:
+        if msgspec.json.decode(outer.checkpoint, type=_Format).format != FORMAT:
             raise StateError(f"{what} is of another version than {FORMAT}, the one that this build reads.")
-        files = tuple(StoredFile(**stored) for stored in body.pop("files"))
-        marks = {stream: {int(p): place for p, place in mark.items()} for stream, mark in body.pop("marks").items()}
-        checkpoint = Checkpoint(**body, marks=marks, files=files)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # Every field has the type that it is said to have, or the manifest is refused.
+        checkpoint = msgspec.json.decode(outer.checkpoint, type=Checkpoint)
+    except (ValueError, RecursionError) as error:
         raise StateError(f"{what} is torn or was changed.") from error
     if checkpoint.number != number:
         raise StateError(f"{what} is that of checkpoint {checkpoint.number}; it was moved.")

@@ -154,3 +154,9 @@ def test_a_variable_that_is_not_set_is_named_and_nothing_else(tmp_path: Path, mo
     with pytest.raises(ConfigurationError, match="KEY_PASSWORD is not set") as caught:
         load_config()
     assert "canary" not in str(caught.value)
+
+
+def test_a_configuration_that_is_nested_too_deep_is_an_error_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "gillnet.toml").write_text("x = " + "[" * 5_000, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="nested too deep"):
+        load_config()

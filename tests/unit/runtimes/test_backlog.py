@@ -8,7 +8,8 @@ import pytest
 
 from gillnet.cli.monitor import RowTap
 from gillnet.connectors.memory import MemorySink
-from gillnet.observability.metrics import CATALOGUE
+from gillnet.core.errors import StateError
+from gillnet.observability.metrics import CATALOGUE, RunMetrics
 from gillnet.testing.clock import SimulatedClock
 from gillnet.testing.scripted import Abort, Aborted, Pause
 
@@ -72,3 +73,13 @@ def test_a_sink_behind_a_display_tells_all_the_same() -> None:
     sink.write([payment(1)])
     assert RowTap(sink).figures() == {"queued_records": 1, "cut_records": 1}
     assert RowTap(MemorySink()).figures() == RowTap(None).figures() == {}
+
+
+@pytest.mark.parametrize("change", [{"batches": "7"}, {"decisions": {"allow": 1.5}}, {"streams": 7}, {"alerts": None}])
+def test_counts_of_a_checkpoint_that_are_none_are_refused(change: dict[str, object]) -> None:
+    counts = RunMetrics().counts()
+    RunMetrics().restore(counts)
+    with pytest.raises(StateError, match="of another form"):
+        RunMetrics().restore(counts | change)
+    with pytest.raises(StateError, match="of another form"):
+        RunMetrics().restore({name: value for name, value in counts.items() if name not in change})
