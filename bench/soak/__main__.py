@@ -105,10 +105,12 @@ def accounted(written: Counter[str], log: Log, probe: Probe) -> dict[str, Any]:
     log.follow()
     told = dict(part.split("=") for part in log.last["payments"].split())
     counts = {name: int(value) for name, value in told.items()}
+    in_time = written["ordinary"] + written["late"] + written["too_late"]
     whole = (
         counts["read"] == sum(written.values())
-        and counts["scored"] == probe.decisions == written["ordinary"] + written["late"]
-        and all(counts[kind] == written[kind] for kind in ("duplicate", "malformed", "too_late"))
+        and counts["scored"] == probe.decisions == in_time - counts["too_late"]
+        and counts["too_late"] <= written["too_late"]  # Before there is a watermark nothing is too late.
+        and all(counts[kind] == written[kind] for kind in ("duplicate", "malformed"))
     )
     return {"written": dict(written), "run": counts, "decisions_received": probe.decisions, "adds_up": whole}
 

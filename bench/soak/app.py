@@ -26,5 +26,5 @@ pipeline = gn.Pipeline(
         tried=card.pattern(gn.seq(declined.times(3)), within="20s"),
     ),
     name="soak",
-    policy=[gn.block(col("tried")), gn.review(col("spend_1m") > 400)],
+    policy=[gn.block(col("tried")), gn.review(col("spend_1m") > 4_000)],
 )
