@@ -29,8 +29,8 @@ from gillnet.connectors.local_kafka import LocalKafka
 GILLNET = Path(sys.executable).with_name("gillnet")
 APP = Path(__file__).with_name("app.py")
 EVERY_S = 10.0
-# Windows, lateness and history's first joins are through after two minutes; the allocator takes one more.
-WARM_UP_S = 180.0
+# The bursts, windows, lateness and the history's first joins are through after three minutes; the allocators take one more.
+WARM_UP_S = 240.0
 # The broker must not fill the disk: what was read and decided is not needed any more.
 TOPIC = {"retention.ms": "120000", "segment.bytes": "16777216"}
 

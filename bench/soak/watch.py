@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,12 +33,10 @@ class Process:
 def disk(directory: Path) -> tuple[int, int]:
     """Return the bytes and the number of the files below a directory; one that goes while it is looked at does not count."""
     sizes = []
-    for path in directory.rglob("*") if directory.is_dir() else ():
-        try:
-            if path.is_file():
-                sizes.append(path.stat().st_size)
-        except FileNotFoundError:
-            continue
+    for folder, _, names in os.walk(directory):  # Passes over folders that go.
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append((Path(folder) / name).stat().st_size)
     return sum(sizes), len(sizes)
 
 

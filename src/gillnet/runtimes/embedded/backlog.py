@@ -19,6 +19,11 @@ def source_figures(sources: Mapping[str, Source]) -> Figures:
     return figures
 
 
+def most_waiting(figures: Figures) -> int:
+    """Return how many records wait at the source where most do, of what `source_figures` returned."""
+    return max((told.get("lag_records", 0) for told in figures.values()), default=0)
+
+
 def sink_figures(sinks: Mapping[str, Sink | None]) -> Figures:
     """Return what each open sink tells, by output."""
     told: dict[str, object] = dict(sinks)

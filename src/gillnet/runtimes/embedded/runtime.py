@@ -28,7 +28,7 @@ from gillnet.operators.decode import Decoded, Malformed, malformed_records, stre
 from gillnet.operators.encode import EncodeOperator, record_keys
 from gillnet.operators.features import ARRIVAL_TIME, FeatureOperator, Outcome
 from gillnet.plan.nodes import PipelinePlan
-from gillnet.runtimes.embedded.backlog import source_figures
+from gillnet.runtimes.embedded.backlog import most_waiting, source_figures
 from gillnet.runtimes.embedded.checkpoints import Checkpoints
 from gillnet.runtimes.embedded.commits import Commits
 from gillnet.runtimes.embedded.joins import JOINED_AT_ONCE, JoinStage
@@ -47,6 +47,10 @@ _log = structlog.get_logger("gillnet.run")
 _FIRST_BATCH_RECORDS, _LEAST_BATCH_RECORDS = 256, 16
 
 _SMALL_BATCH_RECORDS = 64
+
+# Where more full batches than this wait at a source, latency is lost to the wait: what counts is to catch up, by batches that cost
+# the least a record. On a busy machine the budget alone would bring them down to the least, and the run would never catch up.
+_BEHIND_BATCHES = 10
 
 _COLLECT_AFTER_OBJECTS = 100_000
 
@@ -450,6 +454,8 @@ class EmbeddedRuntime:
         if records < self._batch_limit // 2:
             return
         fitting = int(records * self.options.latency_budget_ms / 1_000 / max(elapsed_s, 1e-6))
+        if most_waiting(self.metrics.sources) > _BEHIND_BATCHES * self.options.max_batch_records:
+            fitting = self.options.max_batch_records
         limit = min(max(fitting, self._batch_limit // 2), self._batch_limit * 2)
         self._batch_limit = min(max(limit, _LEAST_BATCH_RECORDS), self.options.max_batch_records)
 
