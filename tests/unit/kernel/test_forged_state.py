@@ -37,10 +37,10 @@ def sealed(snapshot: bytes) -> bytes:
 
 
 def forged(snapshot: bytes) -> Iterator[bytes]:
-    for at in range(HEADER, len(snapshot) - 8, max(4, len(snapshot) // 200)):
+    for at in range(HEADER, len(snapshot) - 8, max(4, len(snapshot) // 100)):
         for lie in LIES:
             yield sealed(snapshot[:at] + lie + snapshot[at + 8 :])
-    for end in range(HEADER, len(snapshot), max(1, len(snapshot) // 100)):
+    for end in range(HEADER, len(snapshot), max(1, len(snapshot) // 50)):
         yield sealed(snapshot[:end])
 
 
