@@ -69,6 +69,9 @@ _DEFAULTS: dict[str, Any] = {
     "socket.timeout.ms": "10000",
 }
 
+HEADERS_LOST = "gillnet.headers_lost"
+"""The header of a record aside that had headers which cannot be read."""
+
 _MAX_BATCH_RECORDS = 1_000_000  # A limit of confluent-kafka.
 _REQUEST_TIMEOUT_S = 5.0
 _RETRY_S = 1.0
@@ -542,7 +545,12 @@ def _timestamp_us(messages: list[Any], index: int) -> int | None:
 
 def _envelope(messages: list[Any], index: int) -> tuple[bytes | None, Headers]:
     message = messages[index]
-    return message.key(), list(message.headers() or [])
+    try:
+        headers = list(message.headers() or [])
+    except (SystemError, UnicodeDecodeError):
+        # confluent-kafka cannot read a header's name that is no UTF-8. Whoever writes one must not stop the run.
+        headers = [(HEADERS_LOST, b"a name that is no UTF-8")]
+    return message.key(), headers
 
 
 def _is_incremental(settings: Settings) -> bool:
