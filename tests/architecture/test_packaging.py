@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("bench", "dev", "runtime")
+LOCKS = ("audit", "bench", "dev", "fuzz", "runtime")
+#: Tools that look at the project from outside need nothing of it.
+TOOLS = ("audit",)
 #: ``name==version ; marker \`` and its hashes on the lines below.
 PIN = r"^([a-z0-9._-]+)==[^ ]+(?: ;[^\\]*)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)"
 
@@ -33,12 +35,22 @@ def test_a_lock_file_binds_versions_with_hashes_and_names_no_index(name: str) ->
 def test_a_lock_file_covers_what_the_project_needs(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
-    wanted = [*project["project"]["dependencies"], *extras["kafka"], *extras["xgboost"]]
+    wanted = [] if name in TOOLS else [*project["project"]["dependencies"], *extras["kafka"], *extras["xgboost"]]
     if name != "runtime":
         wanted += [item for item in project["dependency-groups"][name] if isinstance(item, str)]
     locked = set(re.findall(r"^([a-z0-9._-]+)==", (ROOT / "requirements" / f"{name}.lock").read_text(), re.M))
     missing = {re.split(r"[<>=\[ ]", item)[0] for item in wanted} - locked
     assert not missing, f"run `make lock`: {missing}"
+
+
+def test_whatever_is_installed_is_bound_by_its_hash_or_its_lock() -> None:
+    commands = [line for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines() if line.startswith("\t")]
+    locked = [line for line in commands if "-r requirements/" in line]
+    assert len(locked) == len([name for name in LOCKS if name != "runtime"])
+    assert all("--require-hashes" in line for line in locked)
+    crates = [line for line in commands if " cargo " in f" {line} " and "fmt" not in line]
+    assert crates
+    assert all("--locked" in line or "$(CARGO_FLAGS)" in line for line in crates)
 
 
 @pytest.mark.slow

@@ -3,12 +3,17 @@
 //! A reader never trusts a length: it takes no more than there is, and allocates nothing that the bytes themselves do not fill.
 
 use std::io::Cursor;
+use std::panic::catch_unwind;
 
 use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
+use arrow::ipc::{root_as_message, RecordBatch as IpcBatch};
 
 use crate::error::{KernelError, Result};
+
+/// What each message of an Arrow IPC stream begins with.
+const CONTINUES: u32 = 0xFFFF_FFFF;
 
 /// Collects the bytes of a part.
 #[derive(Debug, Default)]
@@ -164,11 +169,11 @@ impl<'a> ByteReader<'a> {
     /// # Errors
     /// Too few bytes, or no stream of exactly one batch.
     pub fn batch(&mut self) -> Result<RecordBatch> {
-        let mut stream = StreamReader::try_new(Cursor::new(self.bytes()?), None)?;
-        match (stream.next(), stream.next()) {
-            (Some(batch), None) => Ok(batch?),
-            _ => Err(broken("a stream that is not of one batch")),
-        }
+        let bytes = self.bytes()?;
+        check_stream(bytes)?;
+        // The reader is written for what its own writer wrote. What is checked above keeps it from taking memory; whatever else it
+        // stumbles over must not end the process.
+        catch_unwind(|| read_stream(bytes)).unwrap_or_else(|_| Err(broken("a stream that cannot be read")))
     }
 
     /// Items, each read by `item`, after their count.
@@ -191,6 +196,57 @@ impl<'a> ByteReader<'a> {
     }
 }
 
+fn read_stream(bytes: &[u8]) -> Result<RecordBatch> {
+    let mut stream = StreamReader::try_new(Cursor::new(bytes), None)?;
+    match (stream.next(), stream.next()) {
+        (Some(batch), None) => Ok(batch?),
+        _ => Err(broken("a stream that is not of one batch")),
+    }
+}
+
+/// Whether every length in an Arrow IPC stream is one of bytes that are there: its reader takes them at their word.
+fn check_stream(bytes: &[u8]) -> Result<()> {
+    let mut from = ByteReader::new(bytes);
+    loop {
+        if from.u32()? != CONTINUES {
+            return Err(broken("a stream of another form"));
+        }
+        let length = from.u32()? as usize;
+        if length == 0 {
+            return from.end();
+        }
+        let message = root_as_message(from.take(length)?).map_err(|_| broken("a stream with a torn message"))?;
+        let body = usize::try_from(message.bodyLength()).map_err(|_| broken("a stream with a body of no length"))?;
+        from.take(body)?;
+        let dictionary = message.header_as_dictionary_batch();
+        let batch = dictionary.and_then(|dictionary| dictionary.data()).or(message.header_as_record_batch());
+        if let Some(batch) = batch {
+            check_message(&batch, body)?;
+        }
+    }
+}
+
+fn check_message(batch: &IpcBatch<'_>, body: usize) -> Result<()> {
+    // A compressed buffer has a length of its own, of what it would be.
+    if batch.compression().is_some() || batch.variadicBufferCounts().is_some_and(|counts| !counts.is_empty()) {
+        return Err(broken("a stream of another form"));
+    }
+    let inside = |offset: i64, length: i64| {
+        let end = usize::try_from(offset).ok().zip(usize::try_from(length).ok()).and_then(|(at, n)| at.checked_add(n));
+        end.is_some_and(|end| end <= body)
+    };
+    // A bit for each row of a column at the least, but for columns of nulls, of which there are none.
+    let most_rows = body as i64 * 8;
+    let rows = |rows: i64| (0..=most_rows).contains(&rows);
+    let buffers = batch.buffers().is_none_or(|buffers| buffers.iter().all(|b| inside(b.offset(), b.length())));
+    let nodes =
+        batch.nodes().is_none_or(|nodes| nodes.iter().all(|node| rows(node.length()) && rows(node.null_count())));
+    if !(buffers && nodes && rows(batch.length())) {
+        return Err(broken("a stream whose columns are longer than it"));
+    }
+    Ok(())
+}
+
 /// The error of bytes that make no sense. Whoever knows which part they are of says so around it.
 pub fn broken(what: &str) -> KernelError {
     KernelError::State(what.to_owned())
@@ -211,6 +267,12 @@ pub fn checksum(parts: &[&[u8]]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow::compute::cast;
+    use arrow::datatypes::DataType;
+
     use super::*;
 
     #[test]
@@ -232,5 +294,41 @@ mod tests {
         assert!(ByteReader::new(&absurd).list(|from| from.u8()).is_err());
         assert!(ByteReader::new(&absurd).bytes().is_err());
         assert!(ByteReader::new(&[2]).flag().is_err());
+    }
+
+    fn written(batch: &RecordBatch) -> Vec<u8> {
+        let mut out = ByteWriter::default();
+        out.batch(batch).expect("a batch");
+        out.finish()
+    }
+
+    fn texts_and_numbers() -> RecordBatch {
+        let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("köln"), None, Some(""), Some("bern")]));
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, i64::MIN, 0, 7]));
+        let narrow =
+            cast(&texts, &DataType::Dictionary(DataType::Int8.into(), DataType::Utf8.into())).expect("numbered");
+        RecordBatch::try_from_iter([("t", texts), ("n", numbers), ("d", narrow)]).expect("columns of one length")
+    }
+
+    /// Arrow's own reader takes offsets, lengths and numbers of rows at their word: it panicked where they lie outside.
+    #[test]
+    fn a_batch_comes_back_and_one_whose_lengths_lie_is_refused() {
+        let batch = texts_and_numbers();
+        let bytes = written(&batch);
+        assert_eq!(ByteReader::new(&bytes).batch().expect("the batch"), batch);
+        let mut told = 0;
+        for at in (8..bytes.len() - 8).step_by(4) {
+            for lie in [1u64 << 34, u64::MAX, i64::MAX as u64, 1 << 20, 0] {
+                let mut forged = bytes.clone();
+                forged[at..at + 8].copy_from_slice(&lie.to_le_bytes());
+                if let Err(error) = ByteReader::new(&forged).batch() {
+                    told += usize::from(error.to_string().contains("columns are longer than it"));
+                }
+            }
+        }
+        assert!(told > 50, "an offset, a length or a number of rows: {told}");
+        for end in 0..bytes.len() {
+            assert!(ByteReader::new(&bytes[..end]).batch().is_err());
+        }
     }
 }

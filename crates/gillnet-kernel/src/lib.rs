@@ -4,7 +4,8 @@
 //! draws no random number and does no input or output, so that every runtime can host it and a run can be replayed.
 
 pub mod arrival;
-mod bytes;
+#[doc(hidden)]
+pub mod bytes;
 pub mod engine;
 pub mod error;
 pub mod exact;

@@ -33,6 +33,7 @@ from typing import Any
 
 from gillnet.core.errors import ConfigurationError, DefinitionError
 from gillnet.core.naming import nearest
+from gillnet.core.secrets import is_secret, remember, without_parameters
 from gillnet.core.time import MILLISECOND, SECOND, duration_us
 from gillnet.runtimes.embedded import RuntimeOptions
 
@@ -66,13 +67,14 @@ class RunConfig:
         How the run behaves.
     """
 
-    sources: Mapping[str, str] = field(default_factory=dict)
-    sinks: Mapping[str, str] = field(default_factory=dict)
-    default_sink: str | None = None
+    # Not in its `repr`: they may hold what `${NAME}` stood for.
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False)
+    sinks: Mapping[str, str] = field(default_factory=dict, repr=False)
+    default_sink: str | None = field(default=None, repr=False)
     kafka: Mapping[str, str] = field(default_factory=dict, repr=False)
     models: Path | None = None
     history: Path | None = None
-    checkpoints: str | None = None
+    checkpoints: str | None = field(default=None, repr=False)
     options: RuntimeOptions = field(default_factory=RuntimeOptions)
 
     def changed(
@@ -106,8 +108,10 @@ class RunConfig:
             section, dot, name = key.partition(".")
             if section not in sections or not dot or not name:
                 known = ("kafka.<setting>", *(f"options.{option}" for option in _OPTIONS))
-                raise ConfigurationError(f"--set {text}: the key {key!r} is unknown{nearest(key, known)}.")
+                raise ConfigurationError(f"--set {key}=...: the key {key!r} is unknown{nearest(key, known)}.")
             sections[section][name] = value
+            if is_secret(name):
+                remember(value)
         return replace(
             self,
             sources={
@@ -153,6 +157,8 @@ def load_config(path: str | Path | None = None) -> RunConfig:
         raise ConfigurationError(f"There is no configuration file {path}.") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path}: the configuration cannot be read: {error}.") from error
+    except RecursionError:
+        raise ConfigurationError(f"{path}: the configuration cannot be read: it is nested too deep.") from None
     return _from_toml(content, path)
 
 
@@ -208,8 +214,10 @@ def _texts(section: Mapping[str, Any], *, what: str) -> dict[str, str]:
             texts[key] = str(value).lower()
         elif isinstance(value, (str, int, float)):
             texts[key] = _expanded(str(value), what=f"{what} {key}")
+            if is_secret(key):
+                remember(texts[key])
         else:
-            raise ConfigurationError(f"{what} {key}: {value!r} is not a text.")
+            raise ConfigurationError(f"{what} {key}: a {type(value).__name__} is not a text.")
     return texts
 
 
@@ -219,6 +227,8 @@ def _expanded(text: str, *, what: str) -> str:
     def variable(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
             raise ConfigurationError(f"{what}: the environment variable {match[1]} is not set.")
+        if is_secret(match[1]):
+            remember(os.environ[match[1]])
         return os.environ[match[1]]
 
     return _VARIABLE.sub(variable, text)
@@ -227,7 +237,9 @@ def _expanded(text: str, *, what: str) -> str:
 def _pair(text: str, *, what: str, example: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not (equals and key and value):
-        raise ConfigurationError(f"{what} {text!r}: write name=value, such as {what} {example}.")
+        # A setting without its name may be a password.
+        told = without_parameters(key) if equals or what != "--set" else "..."
+        raise ConfigurationError(f"{what} {told!r}: write name=value, such as {what} {example}.")
     return key, value
 
 

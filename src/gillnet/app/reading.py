@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.messages import RawBatch
+from gillnet.core.secrets import without_parameters
 
 _BATCH_RECORDS = 4_096
 _WAIT_S = 0.2
@@ -34,7 +35,9 @@ def read_batches(uri: str, *, name: str, kafka: Mapping[str, str] | None = None)
     """
     parsed = parse_uri(uri, what=name)
     if parsed.scheme not in ("file", "kafka") or uri == "-":
-        raise ConfigurationError(f"{name}: {uri} cannot be read again; give the file or the topic that was written.")
+        raise ConfigurationError(
+            f"{name}: {without_parameters(uri)} cannot be read again; give the file or the topic that was written."
+        )
     source = open_source(bounded(uri, name) if parsed.scheme == "kafka" else uri, stream=name, settings=kafka)
     try:
         while not source.finished:

@@ -7,7 +7,6 @@ hangs holds up that thread alone, and samples are left out meanwhile.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 import structlog
 
-from gillnet.core.ports import Sink
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.history import MetricsHistory, Sample
 from gillnet.observability.metrics import SHARES
@@ -58,7 +56,6 @@ class RunRecorder:
         self._begun_s = self._next_s = self._clock.monotonic_s()
         self._settings: dict[str, Any] | None = settings(plan, options)
         self._runtime: EmbeddedRuntime | None = None
-        self._sinks: dict[str, Sink] = {}
         self._latency: dict[int, int] = {}
         self._malloc = malloc_reader()
         self._constant: dict[str, float | int] = {"cpus": cpus()}
@@ -71,11 +68,6 @@ class RunRecorder:
     def watch(self, runtime: EmbeddedRuntime) -> None:
         """Say whose figures they are, before the run begins."""
         self._runtime = runtime
-
-    def note_sink(self, name: str, sink: Sink | None) -> None:
-        """Say which sink an output has, once it is opened."""
-        if sink is not None:
-            self._sinks[name] = sink
 
     def on_turn(self) -> None:
         """Take a sample if one is due; on the loop's thread."""
@@ -97,7 +89,7 @@ class RunRecorder:
             figures |= {f"state_keys{label}": keys, f"state_events{label}": events, f"state_bytes{label}": size}
         figures["disturbances"] = runtime.features.disturbances
         if (lag := runtime.lag) is not None:
-            figures["source_lag_records"] = lag
+            figures["lag_records"] = lag
         if (spent_s := loop_cpu_s()) is not None:
             figures["loop_cpu_s"] = round(spent_s, 3)
         return figures
@@ -113,7 +105,6 @@ class RunRecorder:
             if (value := since.percentile(share)) is not None:
                 figures[f"recent_latency_ms_{label}"] = round(value, 3)
         figures["arrow_bytes"] = pa.total_allocated_bytes()
-        figures |= queued(self._sinks)
         try:
             figures["disk_free_bytes"] = shutil.disk_usage(self._directory).free
             self._history.append(Sample(at_us, self._started_us, figures, self._settings))
@@ -133,12 +124,6 @@ class RunRecorder:
         if self._clock.monotonic_s() - began_s > _CHEAP_S:
             self._malloc = None  # A heap in so many pieces that counting them would hold up the run.
         return figures
-
-
-def queued(sinks: Mapping[str, Sink]) -> dict[str, float | int]:
-    """Return how many records wait in each sink that has a queue."""
-    waiting = {name: getattr(sink, "queued_records", None) for name, sink in sinks.items()}
-    return {f"sink_queued_records{{output={name}}}": count for name, count in waiting.items() if isinstance(count, int)}
 
 
 def settings(plan: PipelinePlan, options: RuntimeOptions) -> dict[str, Any]:

@@ -77,8 +77,6 @@ def build_runtime(
 
     def open_output(name: str) -> Sink | None:
         sink = routes.open(name, check=name in at_start, transactions=transactions)
-        if recorder is not None:
-            recorder.note_sink(name, sink)
         return sink if wrap_sink is None else wrap_sink(name, sink)
 
     recorder = open_recorder(plan, config)

@@ -117,7 +117,7 @@ def _value(name: str, text: str, *, what: str) -> Any:
 
 
 def _read(uri: ConnectorUri) -> tuple[StreamName, float | None, SimulationConfig]:
-    what = f"Source {uri.text!r}"
+    what = f"Source {uri.shown!r}"
     if uri.path not in STREAMS:
         raise ConfigurationError(f"{what}: there is no simulated stream {uri.path!r}{nearest(uri.path, STREAMS)}.")
     parameters = dict(uri.parameters)

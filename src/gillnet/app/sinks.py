@@ -10,6 +10,7 @@ from gillnet.connectors.uri import open_sink, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.naming import nearest
 from gillnet.core.ports import Sink, Transactions
+from gillnet.core.secrets import without_parameters
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.plan.patterns import PatternNode
 
@@ -178,7 +179,7 @@ def place_pattern(default: str, *, what: str) -> str:
     if parsed.scheme == "file" and parsed.path != "-" and not parsed.path.endswith(_SUFFIXES):
         return f"{default.rstrip('/')}/{{name}}.ndjson"
     raise ConfigurationError(
-        f"{what} {default}: all outputs would go to one place; write {{name}} for the output's name, such as "
+        f"{what} {without_parameters(default)}: all outputs would go to one place; write {{name}} for the output's name, such as "
         "kafka://localhost:9092/{name}, or give a directory."
     )
 
@@ -206,7 +207,7 @@ def _check_distinct(uris: Mapping[str, str]) -> None:
         other = taken.setdefault(uri, name)
         if other != name and uri not in ("-", "memory:"):
             raise ConfigurationError(
-                f"The outputs {other!r} and {name!r} would both go to {uri}; give each a place of its own."
+                f"The outputs {other!r} and {name!r} would both go to {without_parameters(uri)}; give each a place of its own."
             )
 
 

@@ -10,6 +10,7 @@ from gillnet.app.sinks import create_topics, make_directory, place_pattern
 from gillnet.connectors.uri import open_sink, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.ports import Sink
+from gillnet.core.secrets import without_parameters
 from gillnet.simulator import Simulation, SimulationConfig, interleaved_sources
 from gillnet.simulator.streams import StreamName
 
@@ -110,7 +111,7 @@ def _open(uri: str, kafka: Mapping[str, str]) -> Sink:
     if parsed.scheme == "kafka":
         topic = parsed.path.strip("/")
         if not (parsed.address and topic):
-            raise ConfigurationError(f"--to {uri}: write it as kafka://localhost:9092/{{name}}.")
+            raise ConfigurationError(f"--to {without_parameters(uri)}: write it as kafka://localhost:9092/{{name}}.")
         create_topics(parsed.address, [topic], settings=kafka)
     elif parsed.scheme == "file" and parsed.path != "-":
         make_directory(Path(parsed.path).parent)

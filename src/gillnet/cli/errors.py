@@ -14,6 +14,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from gillnet.core.errors import ConfigurationError, GillnetError
+from gillnet.core.secrets import conceal
 
 DEBUG = "GILLNET_DEBUG"
 USAGE, FAILURE = 2, 1
@@ -48,6 +49,7 @@ class ReadableErrors(TyperGroup):
 
 def say_error(text: str) -> None:
     """Print a paragraph on standard error, wrapped to the terminal."""
+    text = conceal(text)
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:
         console.print(f"[bold red]error:[/] {escape(text)}")
@@ -66,4 +68,4 @@ def _show_traceback() -> None:
     if debugging():
         import traceback
 
-        traceback.print_exc()
+        print(conceal(traceback.format_exc()), end="", file=sys.stderr)

@@ -17,6 +17,7 @@ from gillnet.cli import render
 from gillnet.cli.monitor import BusiestSessions, RowTap, RunMonitor, View
 from gillnet.cli.watermarks import watermark_fields
 from gillnet.cli.words import ReasonWords, clock_time, instant
+from gillnet.core.secrets import conceal
 from gillnet.runtimes.embedded import Alert
 
 FRAMES_PER_SECOND = 4
@@ -239,7 +240,7 @@ def log_to(take: Callable[[str], Any]) -> None:
         name = event.pop("event", "")
         level = event.pop("level", "info")
         details = " ".join(f"{key}={value}" for key, value in event.items())
-        take(f"{level}: {name} {details}")
+        take(conceal(f"{level}: {name} {details}"))
         raise structlog.DropEvent
 
     structlog.configure(processors=[structlog.processors.add_log_level, keep], cache_logger_on_first_use=False)

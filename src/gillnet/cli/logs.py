@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from typing import Any
 
 import structlog
 
 from gillnet.cli.errors import debugging
+from gillnet.core.secrets import conceal
+
+
+def _concealed(_logger: Any, _method: str, line: Any) -> str:
+    """Let no secret through, whoever logs it; the line is rendered by now."""
+    return conceal(line)
 
 
 class LogFormat(StrEnum):
@@ -31,6 +38,7 @@ def log_lines(form: LogFormat = LogFormat.TEXT) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             last,
+            _concealed,
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,

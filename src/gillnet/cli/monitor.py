@@ -7,14 +7,14 @@ watermark, a consumer's lag) four times a second; counting, decoding and drawing
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from gillnet.core.messages import OutputRecord
-from gillnet.core.ports import Sink
+from gillnet.core.ports import MeasuredSink, Sink
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import Histogram, StreamCounts
 from gillnet.operators.progress import StreamProgress
@@ -182,6 +182,10 @@ class RowTap:
         """Close the sink behind."""
         if self._sink is not None:
             self._sink.close()
+
+    def figures(self) -> Mapping[str, int]:
+        """Return those of the sink behind."""
+        return self._sink.figures() if isinstance(self._sink, MeasuredSink) else {}
 
     def drain(self, most: int = 2_000) -> list[dict[str, Any]]:
         """Return the newest rows since the last call, decoded; older ones than ``most`` are passed over."""

@@ -13,12 +13,13 @@ Other schemes, such as ``simulator:``, come from the layer above through ``schem
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gillnet.core.errors import ConfigurationError
+from gillnet.core.secrets import without_parameters
 
 if TYPE_CHECKING:
     from gillnet.core.ports import Sink, Source
@@ -32,11 +33,16 @@ Settings = Mapping[str, str]
 class ConnectorUri:
     """A URI in its parts: scheme, what stands for the host, path, and parameters."""
 
-    text: str
+    text: str = field(repr=False)
     scheme: str
     address: str
     path: str
-    parameters: dict[str, str]
+    parameters: dict[str, str] = field(repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The text for messages: without its parameters, which may hold what nobody should see."""
+        return without_parameters(self.text)
 
 
 class SourceFactory(Protocol):
@@ -142,7 +148,12 @@ def parse_uri(uri: str, *, what: str) -> ConnectorUri:
         return ConnectorUri(
             text=uri, scheme="file", address="", path=path, parameters=_parameters(query, what=what, uri=uri)
         )
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{what} {scheme}://...: the URI cannot be read: {error}; write one such as kafka://localhost:9092/payments."
+        ) from None
     if "@" in parts.netloc:
         raise ConfigurationError(
             f"{what} {scheme}://...: a URI must not hold a user or password, since logs and process lists show it; "
@@ -160,8 +171,11 @@ def parse_uri(uri: str, *, what: str) -> ConnectorUri:
 def _parameters(query: str, *, what: str, uri: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
-    except ValueError as error:
-        raise ConfigurationError(f"{what} {uri!r}: write parameters as ?name=value&name=value.") from error
+    except ValueError:
+        # "from None": the chained exception would show the parameters.
+        raise ConfigurationError(
+            f"{what} {without_parameters(uri)!r}: write parameters as ?name=value&name=value."
+        ) from None
     return dict(pairs)
 
 
@@ -171,7 +185,7 @@ def _choose(factories: Mapping[str, Any], uri: ConnectorUri, *, what: str) -> An
     near = get_close_matches(uri.scheme, factories, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ConfigurationError(
-        f"{what} {uri.text!r}: the scheme {uri.scheme!r} is unknown; {hint}"
+        f"{what} {uri.shown!r}: the scheme {uri.scheme!r} is unknown; {hint}"
         f"There are {', '.join(sorted(factories))}, plain paths and '-'."
     )
 
@@ -180,17 +194,17 @@ def _check_known(uri: ConnectorUri, known: Mapping[str, str], *, what: str) -> N
     for name in uri.parameters:
         if name not in known:
             told = "; ".join(f"{key} ({meaning})" for key, meaning in known.items()) or "none"
-            raise ConfigurationError(f"{what} {uri.text!r}: the parameter {name!r} is unknown; there are: {told}.")
+            raise ConfigurationError(f"{what} {uri.shown!r}: the parameter {name!r} is unknown; there are: {told}.")
 
 
 def _kafka_address(uri: ConnectorUri, *, what: str) -> tuple[str, str]:
     topic = uri.path.strip("/")
     example = "kafka://localhost:9092/payments"
     if not uri.address:
-        raise ConfigurationError(f"{what} {uri.text!r}: the broker's address is missing; write it as {example}.")
+        raise ConfigurationError(f"{what} {uri.shown!r}: the broker's address is missing; write it as {example}.")
     if not topic or "/" in topic:
         problem = "the topic is missing" if not topic else f"{topic!r} is not one topic"
-        raise ConfigurationError(f"{what} {uri.text!r}: {problem}; write it after the address, as {example}.")
+        raise ConfigurationError(f"{what} {uri.shown!r}: {problem}; write it after the address, as {example}.")
     return uri.address, topic
 
 
@@ -222,10 +236,10 @@ def _kafka_source(
     _check_known(uri, known, what="Source")
     until_end = uri.parameters.get("until_end", "false")
     if until_end not in ("true", "false"):
-        raise ConfigurationError(f"Source {uri.text!r}: until_end={until_end!r} is neither true nor false.")
+        raise ConfigurationError(f"Source {uri.shown!r}: until_end={until_end!r} is neither true nor false.")
     partition = uri.parameters.get("partition")
     if partition is not None and not partition.isdigit():
-        raise ConfigurationError(f"Source {uri.text!r}: partition={partition!r} is no number of a partition.")
+        raise ConfigurationError(f"Source {uri.shown!r}: partition={partition!r} is no number of a partition.")
     source: Source = _need_kafka(what="Source").KafkaSource(
         stream=stream,
         topic=topic,
@@ -256,7 +270,7 @@ def _kafka_sink(uri: ConnectorUri, *, settings: Settings | None, clock: Clock | 
 def _file_path(uri: ConnectorUri, *, what: str) -> str:
     if uri.address not in ("", "localhost") or not uri.path:
         raise ConfigurationError(
-            f"{what} {uri.text!r}: write a file as file:///directory/file.ndjson (three slashes), or its path."
+            f"{what} {uri.shown!r}: write a file as file:///directory/file.ndjson (three slashes), or its path."
         )
     return uri.path
 
@@ -274,7 +288,7 @@ def _file_source(
     _check_known(uri, {"format": "ndjson, csv or parquet"}, what="Source")
     kind = uri.parameters.get("format")
     if kind not in (None, "ndjson", "csv", "parquet"):
-        raise ConfigurationError(f"Source {uri.text!r}: format={kind!r} is unknown; use ndjson, csv or parquet.")
+        raise ConfigurationError(f"Source {uri.shown!r}: format={kind!r} is unknown; use ndjson, csv or parquet.")
     return FileSource(stream, _file_path(uri, what="Source"), format=kind, schema=schema, clock=clock)  # type: ignore[arg-type]
 
 
@@ -284,13 +298,15 @@ def _file_sink(uri: ConnectorUri, **_: object) -> Sink:
     _check_known(uri, {"mode": "append or overwrite"}, what="Sink")
     path = _file_path(uri, what="Sink")
     if path.endswith((".csv", ".parquet")):
-        raise ConfigurationError(f"Sink {uri.text!r}: a file is written as NDJSON only; name it .ndjson or .ndjson.gz.")
+        raise ConfigurationError(
+            f"Sink {uri.shown!r}: a file is written as NDJSON only; name it .ndjson or .ndjson.gz."
+        )
     return FileSink(path, mode=uri.parameters.get("mode", "append"))  # type: ignore[arg-type]
 
 
 def _memory_source(uri: ConnectorUri, **_: object) -> Source:
     raise ConfigurationError(
-        f"Source {uri.text!r}: a source in memory needs its values; make it in Python: "
+        f"Source {uri.shown!r}: a source in memory needs its values; make it in Python: "
         "gillnet.connectors.memory.MemorySource(stream, values)."
     )
 

@@ -1,9 +1,19 @@
-"""What durable files need besides being written."""
+"""What durable and private files need besides being written."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file that nobody but its user may read: an opener for `open`."""
+    return os.open(path, flags, 0o600)
+
+
+def make_private_directory(directory: Path) -> None:
+    """Make a directory that nobody but its user may enter, and those above it as usual; one that is there stays as it is."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

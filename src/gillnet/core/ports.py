@@ -152,6 +152,24 @@ class Journal(Protocol):
 
 
 @runtime_checkable
+class MeasuredSource(Protocol):
+    """What a source may offer besides: figures of its own, by their names in the catalogue without ``source_``."""
+
+    def figures(self) -> Mapping[str, int]:
+        """Return them; cheap, for they are sampled some times a second."""
+        ...
+
+
+@runtime_checkable
+class MeasuredSink(Protocol):
+    """What a sink may offer besides: figures of its own, by their names in the catalogue without ``sink_``."""
+
+    def figures(self) -> Mapping[str, int]:
+        """Return them; cheap, and from any thread."""
+        ...
+
+
+@runtime_checkable
 class Sink(Protocol):
     """Takes encoded records of one output."""
 

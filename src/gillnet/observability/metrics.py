@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gillnet.core.errors import StateError
 from gillnet.operators.progress import StreamProgress
 
 CATALOGUE: dict[str, str] = {
@@ -45,14 +46,17 @@ CATALOGUE: dict[str, str] = {
     "newest_event_time_us": "The newest event time in microseconds since 1970 UTC, per stream and partition.",
     "heard_us": "When a partition was heard last, in microseconds since 1970 UTC, per stream and partition.",
     "idle": "1 for a partition that the watermark does not wait for, 0 for others, per stream and partition.",
+    "source_lag_records": "Records that wait at the source, per stream; absent where it cannot tell.",
+    "source_expired_records": "Records that the topic's retention removed before they were read, per stream.",
+    "sink_queued_records": "Records that wait for the broker's acknowledgement, per output.",
+    "sink_cut_records": "Records of a side output that were cut to fit the topic, per output.",
     "latency_ms": "Arrival of a record to its row handed to the sink, in milliseconds.",
     "recent_latency_ms": "The same since the sample before, in the history.",
     "state_keys": "Keys held, per kind of state and operator.",
     "state_events": "Events held (or ids, rows, timers), per kind of state and operator.",
     "state_bytes": "Memory of the state by what is counted anyway, a lower bound; per kind of state and operator.",
     "disturbances": "Events that came before others of their key, whose rows were not computed again yet.",
-    "source_lag_records": "Records that wait at the sources, as far as they can tell.",
-    "sink_queued_records": "Records that wait in a sink for their acknowledgement, per output.",
+    "lag_records": "Records that wait at all sources together, as far as they can tell.",
     "process_rss_bytes": "Memory of the process that is resident.",
     "process_anonymous_bytes": "Resident memory that no file is behind: heap, native and Python's.",
     "process_peak_bytes": "The most memory that was resident.",
@@ -160,6 +164,9 @@ class RunMetrics:
     progress: dict[str, StreamProgress] = field(default_factory=dict)
     """By stream, as it was sampled last."""
     joins: dict[str, dict[str, int]] = field(default_factory=dict)
+    sources: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By stream, as they were sampled last; so are those of sinks, by output."""
+    sinks: dict[str, dict[str, int]] = field(default_factory=dict)
     checkpoints: int = 0
     checkpoints_failed: int = 0
     checkpoint: dict[str, float | int] = field(default_factory=dict)
@@ -182,15 +189,27 @@ class RunMetrics:
         }
 
     def restore(self, counts: Mapping[str, Any]) -> None:
-        """Go on counting from what `counts` returned."""
+        """Go on counting from what `counts` returned.
+
+        Raises
+        ------
+        StateError
+            If they are of another form.
+        """
+        try:
+            self._restore(counts)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise StateError("the counts of the checkpoint are of another form; restore an earlier one.") from error
+
+    def _restore(self, counts: Mapping[str, Any]) -> None:
         for name in _COUNTED:
-            setattr(self, name, counts[name])
-        self.decisions = Counter(counts["decisions"])
+            setattr(self, name, _count(counts[name]))
+        self.decisions = _counter(counts["decisions"])
         for name, counted in counts["streams"].items():
             stream = self.stream(name)
             for kind in _COUNTED_OF_STREAMS:
-                setattr(stream, kind, counted[kind])
-            stream.reasons = Counter(counted["reasons"])
+                setattr(stream, kind, _count(counted[kind]))
+            stream.reasons = _counter(counted["reasons"])
 
     def snapshot(self) -> dict[str, float | int]:
         """Return every figure under its name in `CATALOGUE`, with labels in braces."""
@@ -206,9 +225,23 @@ class RunMetrics:
         figures |= {f"checkpoint_{what}": value for what, value in self.checkpoint.items() if what != "number"}
         for join, did in self.joins.items():
             figures |= {f"join_{what}{{join={join}}}": count for what, count in did.items()}
+        for stream, told in self.sources.items():
+            figures |= {f"source_{what}{{stream={stream}}}": count for what, count in told.items()}
+        for output, told in self.sinks.items():
+            figures |= {f"sink_{what}{{output={output}}}": count for what, count in told.items()}
         for share, label in SHARES:
             figures[f"latency_ms_{label}"] = round(self.latency_ms.percentile(share) or 0.0, 3)
         return figures
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no count")
+    return value
+
+
+def _counter(values: Mapping[str, Any]) -> Counter[str]:
+    return Counter({name: _count(value) for name, value in values.items()})
 
 
 def _progress_figures(progress: StreamProgress) -> dict[str, float | int]:

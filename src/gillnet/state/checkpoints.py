@@ -23,12 +23,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import structlog
 from pyarrow import fs
 
 from gillnet.core.errors import ConfigurationError, FencedError, StateError
-from gillnet.core.files import sync_directory
+from gillnet.core.files import private, sync_directory
+from gillnet.core.secrets import without_parameters
 
 FORMAT = 1
 STATE = "state.bin"
@@ -114,9 +116,9 @@ class CheckpointStore:
     def __init__(self, place: str | Path, *, keep: int = KEPT) -> None:
         if keep < 1:
             raise ConfigurationError(f"Checkpoints {place}: keep={keep} must be 1 or more.")
-        self.place = str(place)
+        self.place = without_parameters(str(place)) if "://" in str(place) else str(place)
         self.keep = keep
-        self._files, self._root = _filesystem(self.place)
+        self._files, self._root = _filesystem(str(place))
         self._local = isinstance(self._files, fs.LocalFileSystem)
         self._owner: int | None = None
         self.directory: Path | None = Path(self._root) if self._local else None
@@ -236,7 +238,10 @@ class CheckpointStore:
         """Make room for a checkpoint; return where its state may be written on this machine, None for an object store."""
         with self._errors("write"):
             self._files.create_dir(f"{self._root}/{_directory(number)}", recursive=True)
-        return None if self.directory is None else self.directory / _directory(number) / STATE
+            if self.directory is None:
+                return None
+            (self.directory / _directory(number)).chmod(0o700)
+        return self.directory / _directory(number) / STATE
 
     def complete(self, checkpoint: Checkpoint, state: Path) -> Checkpoint:
         """Put a checkpoint's state in place, then its manifest; it exists from then on. Older ones than are kept go.
@@ -293,7 +298,7 @@ class CheckpointStore:
                 return
             target = self.directory / path
             torn = target.with_suffix(".tmp")
-            with open(torn, "wb", opener=_private) as file:
+            with open(torn, "wb", opener=private) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -316,7 +321,7 @@ class CheckpointStore:
                 text = stream.read()
         try:
             return int(json.loads(text)["owner"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise StateError(f"{self.place}/{OWNER} is no owner's file; is this a place of checkpoints?") from None
 
     def _check_owner(self) -> None:
@@ -348,13 +353,20 @@ class _Errors:
 def _filesystem(place: str) -> tuple[Any, str]:
     if "://" not in place:
         return fs.LocalFileSystem(), str(Path(place).absolute())
+    scheme, _, rest = place.partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise ConfigurationError(
+            f"Checkpoints {scheme}://...: a URI must not hold a user or password, since logs and process lists show it; "
+            "object stores' clients take them from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."
+        )
+    shown = without_parameters(place)
     try:
         files, root = fs.FileSystem.from_uri(place)
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).replace(place, shown).split())
         raise ConfigurationError(
-            f"Checkpoints {place!r}: {reason}. Give a directory, or a URI such as s3://bucket/path."
-        ) from error
+            f"Checkpoints {shown!r}: {reason}. Give a directory, or a URI such as s3://bucket/path."
+        ) from None  # The chained exception would show the parameters.
     return files, root.rstrip("/")
 
 
@@ -376,24 +388,30 @@ def _sealed(checkpoint: Checkpoint) -> bytes:
     return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "checkpoint": text}).encode()
 
 
+class _Sealed(msgspec.Struct):
+    """A manifest's text, and its checksum."""
+
+    sha256: str
+    checkpoint: str
+
+
+class _Format(msgspec.Struct):
+    """What is read first of a checkpoint."""
+
+    format: int
+
+
 def _parsed(data: bytes, number: int, *, what: str) -> Checkpoint:
     try:
-        outer = json.loads(data)
-        text = outer["checkpoint"]
-        if hashlib.sha256(text.encode()).hexdigest() != outer["sha256"]:
+        outer = msgspec.json.decode(data, type=_Sealed)
+        if hashlib.sha256(outer.checkpoint.encode()).hexdigest() != outer.sha256:
             raise ValueError("checksum")
-        body = json.loads(text)
-        if body.pop("format") != FORMAT:
+        if msgspec.json.decode(outer.checkpoint, type=_Format).format != FORMAT:
             raise StateError(f"{what} is of another version than {FORMAT}, the one that this build reads.")
-        files = tuple(StoredFile(**stored) for stored in body.pop("files"))
-        marks = {stream: {int(p): place for p, place in mark.items()} for stream, mark in body.pop("marks").items()}
-        checkpoint = Checkpoint(**body, marks=marks, files=files)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # Every field has the type that it is said to have, or the manifest is refused.
+        checkpoint = msgspec.json.decode(outer.checkpoint, type=Checkpoint)
+    except (ValueError, RecursionError) as error:
         raise StateError(f"{what} is torn or was changed.") from error
     if checkpoint.number != number:
         raise StateError(f"{what} is that of checkpoint {checkpoint.number}; it was moved.")
     return checkpoint
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

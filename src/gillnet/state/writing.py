@@ -178,7 +178,7 @@ def _forked(path: Path, snapshot: Callable[[], bytes]) -> int:
         _write(path, snapshot())
     except BaseException as error:
         try:
-            _error_path(path).write_text(" ".join(str(error).split()))
+            _write(_error_path(path), " ".join(str(error).split()).encode())
         finally:
             os._exit(1)
     os._exit(0)

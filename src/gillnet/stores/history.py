@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gillnet.core.errors import ConfigurationError, SinkError, SourceError
-from gillnet.core.files import sync_directory
+from gillnet.core.files import make_private_directory, private, sync_directory
 
 ARRIVAL_TIME = "__arrival_time"
 PARTITION = "__partition"
@@ -173,7 +173,8 @@ class HistoryWriter:
         if name not in self._streams:
             directory = self._directory / name
             try:
-                directory.mkdir(parents=True, exist_ok=True)
+                make_private_directory(self._directory)
+                make_private_directory(directory)
                 for torn in directory.glob("*.tmp"):
                     torn.unlink()
             except OSError as error:
@@ -191,7 +192,7 @@ class HistoryWriter:
         known = {name: str(value).encode() for name, value in told.items() if value is not None}
         table = table.replace_schema_metadata({_RUN: self._run, **known})
         try:
-            with torn.open("wb") as file:
+            with open(torn, "wb", opener=private) as file:
                 pq.write_table(table, file, compression="zstd", row_group_size=_GROUP_ROWS)
                 file.flush()
                 os.fsync(file.fileno())

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE
 
-from gillnet.connectors.kafka.source import _timestamp_us
 from gillnet.lifecycle.lateness import opening
 
 
@@ -24,7 +23,7 @@ class Message:
     [(TIMESTAMP_LOG_APPEND_TIME, 5_000), (TIMESTAMP_CREATE_TIME, 5_000), (TIMESTAMP_NOT_AVAILABLE, None)],
 )
 def test_a_record_arrived_when_its_timestamp_says(kind: int, timestamp_us: int | None) -> None:
-    assert _timestamp_us([Message(kind, 5)], 0) == timestamp_us
+    assert timestamp_us([Message(kind, 5)], 0) == timestamp_us
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,9 @@ def test_importing_the_connectors_loads_no_kafka() -> None:
         "gillnet.connectors.local_kafka; sys.exit('confluent_kafka' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("uri", ["kafka://[::1/payments", "kafka://h]/t", "file://[x"])
+def test_an_address_that_is_none_is_an_error_of_the_uri(uri: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"the URI cannot be read"):
+        open_source(uri, stream="s")

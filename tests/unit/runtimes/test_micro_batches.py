@@ -16,7 +16,7 @@ from gillnet.serving import KernelScorer, load_model, save_model
 from gillnet.testing.clock import SimulatedClock
 from gillnet.testing.scripted import Pause
 
-from .driving import drive, payment, payments, pipeline
+from .driving import JournalSource, drive, payment, payments, pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,6 +96,25 @@ def test_batches_shrink_when_the_work_becomes_dearer_and_by_half_at_the_most(mod
     assert max(sizes) == 1_000
     assert sizes[-1] == pytest.approx(100, rel=0.05)
     assert all(before / 2 - 1 <= after <= before * 2 for before, after in itertools.pairwise(sizes))
+
+
+class BackloggedSource(JournalSource):
+    """A source that says how much waits behind it."""
+
+    @property
+    def lag(self) -> int | None:
+        return 1_000_000 - self.polled_records
+
+
+def test_a_run_that_is_far_behind_takes_whole_batches_however_slow_the_machine(model: Model) -> None:
+    """I7: a busy machine makes each batch dear; by the budget alone batches become small, each record dearer still, and the lag grows."""
+    clock = SimulatedClock()
+    source = BackloggedSource("payments", payments(12_000), clock=clock)
+    scorer = TimedScorer(model, clock, lambda rows: 0.3 + rows * 10e-6)
+    plan = pipeline(model="fraud@1")
+    driven = drive(source, plan=plan, clock=clock, scorer=scorer, overlap=False, max_batch_records=1_000).run()
+    assert median(driven.source.batch_sizes) == 1_000
+    assert driven.counts.scored == 12_000
 
 
 @pytest.mark.parametrize("most", [1, 7, 100, 300, 1_000])

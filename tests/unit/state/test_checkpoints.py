@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -219,3 +220,68 @@ def test_a_uri_is_written_by_its_filesystem(tmp_path):
     writer.settle(wait=True)
     writer.close()
     assert CheckpointStore(tmp_path / "place").latest()[1] == b"far away"
+
+
+def sealed_text(text: str) -> bytes:
+    return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "checkpoint": text}).encode()
+
+
+def manifest_with(store: CheckpointStore, data: bytes) -> Path:
+    assert store.directory is not None
+    [path] = store.directory.glob("checkpoint-*/manifest.json")
+    path.write_bytes(data)
+    return path
+
+
+WHOLE = {
+    "format": 1,
+    "number": 1,
+    "taken_us": 1,
+    "started_us": 0,
+    "pipeline": "p",
+    "marks": {"s": {"0": 3}},
+    "counts": {},
+    "files": [{"name": "state.bin", "bytes": 1, "sha256": ""}],
+}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 5_000,
+        sealed_text("[" * 5_000),
+        sealed_text('{"format": 1, "counts": ' + "[" * 5_000),
+        sealed_text("7"),
+        *(
+            sealed_text(json.dumps(WHOLE | {name: wrong}))
+            for name, wrong in [
+                ("number", "1"),
+                ("taken_us", 1.5),
+                ("pipeline", None),
+                ("marks", {"s": {"zero": 3}}),
+                ("marks", {"s": {"0": "3"}}),
+                ("marks", ["s"]),
+                ("counts", 7),
+                ("files", [{"name": "state.bin"}]),
+                ("files", 7),
+            ]
+        ),
+    ],
+    ids=range(13),
+)
+def test_a_manifest_whose_checksum_fits_and_whose_contents_lie_is_passed_over(tmp_path: Path, data: bytes) -> None:
+    store = CheckpointStore(tmp_path)
+    store.own()
+    state = store.prepare(1)
+    assert state is not None
+    state.write_bytes(b"x")
+    store.complete(Checkpoint(number=1, taken_us=1, started_us=0, pipeline="p", marks={}), state)
+    manifest_with(store, data)
+    assert list(CheckpointStore(tmp_path).checkpoints()) == []
+
+
+@pytest.mark.parametrize("data", [b"[" * 5_000, b'{"owner": 1e400}', b'{"owner": "x"}', b"\xff", b""])
+def test_an_owner_s_file_that_cannot_be_read_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "owner.json").write_bytes(data)
+    with pytest.raises(StateError, match=r"owner\.json is no owner's file"):
+        CheckpointStore(tmp_path).own()

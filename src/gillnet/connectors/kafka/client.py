@@ -7,7 +7,6 @@ librdkafka to text.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,14 +14,13 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 
 from gillnet.core.errors import ConfigurationError
+from gillnet.core.secrets import BLOT, conceal, is_secret, remember
 
 if TYPE_CHECKING:
     from gillnet.core.time import Clock
 
 Client = TypeVar("Client")
 Settings = Mapping[str, str]
-
-_SECRET_NAME = re.compile(r"password|secret|token|jaas|oauthbearer\.config|ssl\.key(\.pem)?$|private", re.IGNORECASE)
 
 # librdkafka's own log lines go to the logging module, where a host can turn them on; by default Gillnet says what
 # matters.
@@ -46,11 +44,6 @@ SETTLED_S = 1.0
 tries to connect. What librdkafka's queues still hold of the time before, acknowledgements and errors, is served by then."""
 
 
-def is_secret(name: str) -> bool:
-    """Whether the value of the setting ``name`` must never be shown."""
-    return _SECRET_NAME.search(name) is not None
-
-
 def readable(error: object, settings: Settings | None) -> str:
     """Write an error of librdkafka as text, with the values of secret settings blotted out."""
     if isinstance(error, KafkaException) and error.args:
@@ -58,8 +51,8 @@ def readable(error: object, settings: Settings | None) -> str:
     text = error.str() if isinstance(error, KafkaError) else str(error)
     for name, value in (settings or {}).items():
         if is_secret(name) and value:
-            text = text.replace(value, "***")
-    return " ".join(text.split()).rstrip(".")
+            text = text.replace(value, BLOT)
+    return " ".join(conceal(text).split()).rstrip(".")
 
 
 def check_settings(settings: Settings | None, *, reserved: Mapping[str, str], what: str) -> dict[str, str]:
@@ -73,6 +66,9 @@ def check_settings(settings: Settings | None, *, reserved: Mapping[str, str], wh
     for name in settings or {}:
         if name in reserved:
             raise ConfigurationError(f"{what}: the setting {name!r} is not passed through: {reserved[name]}.")
+    for name, value in (settings or {}).items():
+        if is_secret(name):
+            remember(value)
     return dict(settings or {})
 
 

@@ -12,6 +12,9 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 if TYPE_CHECKING:
     from gillnet.core.messages import Headers, Stretch
 
+HEADERS_LOST = "gillnet.headers_lost"
+"""The header of a record aside that had headers which cannot be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class GroupOffsets:
@@ -42,4 +45,9 @@ def timestamp_us(messages: list[Any], index: int) -> int | None:
 def envelope(messages: list[Any], index: int) -> tuple[bytes | None, Headers]:
     """Return key and headers of a message."""
     message = messages[index]
-    return message.key(), list(message.headers() or [])
+    try:
+        headers = list(message.headers() or [])
+    except (SystemError, UnicodeDecodeError):
+        # confluent-kafka cannot read a header's name that is no UTF-8. Whoever writes one must not stop the run.
+        headers = [(HEADERS_LOST, b"a name that is no UTF-8")]
+    return message.key(), headers

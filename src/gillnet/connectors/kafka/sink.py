@@ -125,6 +125,10 @@ class KafkaSink:
         """Records that wait for their acknowledgement; at most ``max_queued_records``."""
         return len(self._queue)
 
+    def figures(self) -> dict[str, int]:
+        """Return the figures of the catalogue that this sink knows."""
+        return {"queued_records": self.queued_records, "cut_records": self.cut_records}
+
     def write(self, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
         """Queue records in order; blocks while the queue is full.
 

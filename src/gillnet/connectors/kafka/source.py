@@ -422,6 +422,10 @@ class KafkaSource:
             return None
         return max(0, high - (position if position >= 0 else max(low, 0)))
 
+    def figures(self) -> dict[str, int]:
+        """Return the figures of the catalogue that this source knows."""
+        return {"expired_records": self.expired_records}
+
     # Assignment
 
     def _on_assign(self, _consumer: object, partitions: list[Any]) -> None:

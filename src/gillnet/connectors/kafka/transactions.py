@@ -282,6 +282,10 @@ class TransactionalSink:
             self._queue.produce(self.topic, fitting, self._queue.on_delivery)
         self._queue.rest()
 
+    def figures(self) -> dict[str, int]:
+        """Return the figures of the catalogue that this sink knows; the queue is that of all."""
+        return {"queued_records": len(self._queue), "cut_records": self.cut_records}
+
     def flush(self) -> None:
         """Return when every record is acknowledged; it is visible after the transaction's commit only."""
         self._queue.drain()

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 from gillnet.core.messages import OutputRecord
 from gillnet.core.ports import Sink
+from gillnet.runtimes.embedded.backlog import Figures, sink_figures
 
 OpenSink = Callable[[str], Sink | None]
 
@@ -49,6 +50,10 @@ class Outputs:
     def wanted(self, name: str) -> bool:
         """Whether anybody takes that output: if not, rows need not be encoded for it."""
         return not self.muted and self._sink(name) is not None
+
+    def figures(self) -> Figures:
+        """Return the figures of the sinks that have any, by output; from any thread."""
+        return sink_figures(dict(self._sinks))
 
     def flush(self) -> None:
         """Return when everything written is durable."""

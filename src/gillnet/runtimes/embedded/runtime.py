@@ -20,6 +20,7 @@ from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics
 from gillnet.operators.features import FeatureOperator
 from gillnet.plan.nodes import PipelinePlan
+from gillnet.runtimes.embedded.backlog import most_waiting, source_figures
 from gillnet.runtimes.embedded.checkpoints import Checkpoints
 from gillnet.runtimes.embedded.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from gillnet.runtimes.embedded.flow import Flow, Step
@@ -36,6 +37,10 @@ _log = structlog.get_logger("gillnet.run")
 _FIRST_BATCH_RECORDS, _LEAST_BATCH_RECORDS = 256, 16
 
 _SMALL_BATCH_RECORDS = 64
+
+# Where more full batches than this wait at a source, latency is lost to the wait: what counts is to catch up, by batches that cost
+# the least a record. On a busy machine the budget alone would bring them down to the least, and the run would never catch up.
+_BEHIND_BATCHES = 10
 
 _COLLECT_AFTER_OBJECTS = 100_000
 
@@ -323,6 +328,8 @@ class EmbeddedRuntime:
         if records < self._batch_limit // 2:
             return
         fitting = int(records * self.options.latency_budget_ms / 1_000 / max(elapsed_s, 1e-6))
+        if most_waiting(self.metrics.sources) > _BEHIND_BATCHES * self.options.max_batch_records:
+            fitting = self.options.max_batch_records
         limit = min(max(fitting, self._batch_limit // 2), self._batch_limit * 2)
         self._batch_limit = min(max(limit, _LEAST_BATCH_RECORDS), self.options.max_batch_records)
 
@@ -333,6 +340,7 @@ class EmbeddedRuntime:
             return
         self._noted_s, now_us = now_s, self._clock.now_us()
         self.metrics.progress = {name: self.features.progress(name, now_us) for name in self._sources}
+        self.metrics.sources, self.metrics.sinks = source_figures(self._sources), self._outputs.figures()
 
     def _commit_if_due(self) -> None:
         # Transactions commit by themselves; only the history waits for this then.
