@@ -125,7 +125,7 @@ class Checkpoints:
             taken_ago_s=round((self._clock.now_us() - self.restored.taken_us) / 1_000_000, 1),
             state_bytes=self.restored.bytes,
         )
-        if ended := self.restored.counts["ended"]:
+        if ended := self.restored.counts.get("ended"):
             _log.warning("the input of these streams had ended, so what comes now is too late", streams=ended)
         return operator
 

@@ -324,7 +324,7 @@ class Flow:
 
     def remember(self, remembered: Mapping[str, Any]) -> None:
         """Take what `remembered` returned."""
-        self._stage.remember_alerts(remembered["alerted"])
+        self._stage.remember_alerts(remembered.get("alerted", []))
         self.repeating = bool(remembered.get("repeating"))
         self.features.set_replaying(self.repeating)
 
