@@ -87,6 +87,18 @@ def test_i5_another_number_of_workers_goes_on_and_says_the_same(bench: Bench, gu
     assert lanes == [f"partition-{number:05}" for number in range(4)]
 
 
+def test_checkpoints_of_a_run_with_workers_are_told_from_others(bench: Bench) -> None:
+    place = bench.directory / "place"
+    bench.finish(options=["--checkpoints", str(place), "--workers", "2"])
+    told = CliRunner().invoke(app, ["state", "list", str(place)])
+    assert told.exit_code == 1
+    assert "one place for each partition" in " ".join(told.output.split())
+    assert CliRunner().invoke(app, ["state", "list", str(place / "partition-00000")]).exit_code == 0
+    process = bench.start(until_end=True, options=["--checkpoints", str(place)])
+    ended(process, bench, 2)
+    assert "they are of a run with workers (partition-00000 to partition-00003)" in " ".join(bench.log().split())
+
+
 def test_a_topic_that_is_not_partitioned_by_the_key_is_refused_and_names_it(bench: Bench) -> None:
     sink = KafkaSink(topic=bench.topic, bootstrap_servers=bench.servers)
     sink.write([payment(number) for number in range(500)], [b"%d" % number for number in range(500)])

@@ -175,6 +175,11 @@ def open_checkpoints(config: RunConfig, transactions: Transactions | None = None
     """
     assert config.checkpoints is not None
     store = CheckpointStore(config.checkpoints)
+    if lanes := store.lanes():
+        raise ConfigurationError(
+            f"--checkpoints {config.checkpoints}: they are of a run with workers ({lanes[0]} to {lanes[-1]}), whose state is kept by "
+            "partition; go on with --workers, or name an empty place."
+        )
     journal = None if store.directory is None else FileJournal(store.directory / "journal")
     return Checkpoints(
         store,

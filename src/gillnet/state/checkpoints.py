@@ -39,6 +39,7 @@ OWNER = "owner.json"
 KEPT = 3
 
 _NAME = re.compile(r"checkpoint-(\d{9})")
+_LANE = re.compile(r"partition-\d{5}")
 _BLOCK = 1 << 22
 _log = structlog.get_logger("gillnet.state")
 
@@ -175,6 +176,11 @@ class CheckpointStore:
             If there is none, or not that one.
         """
         complete = [there for there in self.numbers() if self._has_manifest(there)]
+        if not complete and (lanes := self.lanes()):
+            raise StateError(
+                f"Checkpoints {self.place}: they are of a run with workers, one place for each partition; name one of "
+                f"{self.place}/{lanes[0]} to {lanes[-1]}."
+            )
         if not complete:
             raise StateError(
                 f"Checkpoints {self.place}: there is no complete one; a run with --checkpoints leaves them there."
@@ -183,6 +189,12 @@ class CheckpointStore:
             there = ", ".join(str(number) for number in sorted(complete))
             raise StateError(f"Checkpoints {self.place}: there is no complete checkpoint {number}; there are {there}.")
         return self._manifest(complete[0] if number is None else number)
+
+    def lanes(self) -> list[str]:
+        """Return the names of the places here that are a partition's, of a run with workers."""
+        with self._errors("read"):
+            found = self._files.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
+            return sorted(info.base_name for info in found if _LANE.fullmatch(info.base_name))
 
     def state(self, checkpoint: Checkpoint) -> bytes:
         """Return a checkpoint's state, after a look at its checksum.
