@@ -13,13 +13,14 @@ from gillnet.app.sinks import SinkRoutes
 from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.naming import nearest
-from gillnet.core.ports import Sink, Source
+from gillnet.core.ports import Sink, Source, StateBackend
 from gillnet.core.time import SystemClock
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded import Alert, Checkpoints, EmbeddedRuntime, Outputs
 from gillnet.serving import ModelRegistry, Scorer, check_signature, choose_scorer
 from gillnet.simulator.streams import STREAMS
-from gillnet.state import CheckpointStore
+from gillnet.state import CheckpointStore, RocksDBBackend
+from gillnet.state.rocksdb import MEMORY
 from gillnet.stores.history import HistoryWriter
 
 WrapSink = Callable[[str, Sink | None], Sink | None]
@@ -74,7 +75,8 @@ def build_runtime(
     outputs = Outputs(open_output)
     for name in at_start:
         outputs.wanted(name)
-    checkpoints = None if config.checkpoints is None else open_checkpoints(config)
+    backend = open_backend(config)
+    checkpoints = None if config.checkpoints is None else open_checkpoints(config, backend)
     return EmbeddedRuntime(
         plan,
         sources=open_sources(plan, config),
@@ -83,12 +85,34 @@ def build_runtime(
         options=config.options,
         history=open_history(config, checkpoints),
         checkpoints=checkpoints,
+        backend=backend,
         on_alerts=on_alerts,
         on_turn=on_turn,
     )
 
 
-def open_checkpoints(config: RunConfig) -> Checkpoints:
+def open_backend(config: RunConfig) -> RocksDBBackend | None:
+    """Open the state backend, if it is not memory.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is not installed, a setting is wrong, or another run has its directory.
+    StateError
+        If its directory cannot be written.
+    """
+    state = config.state
+    if state.backend == "rocksdb":
+        return RocksDBBackend(state.directory, memory=MEMORY if state.memory is None else state.memory)
+    for name in ("memory", "directory"):
+        if getattr(state, name) is not None:
+            raise ConfigurationError(
+                f"state_{name} is the state backend rocksdb's, and this run's is memory; choose --state-backend rocksdb."
+            )
+    return None
+
+
+def open_checkpoints(config: RunConfig, backend: StateBackend | None = None) -> Checkpoints:
     """Become the owner of the place of checkpoints, and find the one to go on from.
 
     Raises
@@ -99,7 +123,9 @@ def open_checkpoints(config: RunConfig) -> Checkpoints:
         If it cannot be read or written, or none of its checkpoints is whole.
     """
     assert config.checkpoints is not None
-    return Checkpoints(CheckpointStore(config.checkpoints), interval_s=config.options.checkpoint_interval_s)
+    return Checkpoints(
+        CheckpointStore(config.checkpoints), interval_s=config.options.checkpoint_interval_s, backend=backend
+    )
 
 
 def open_history(config: RunConfig, checkpoints: Checkpoints | None) -> HistoryWriter | None:

@@ -53,6 +53,15 @@ def run(
         str | None,
         typer.Option(metavar="PLACE", help="Keep checkpoints there, and go on from the last: a directory, or s3://..."),
     ] = None,
+    state_backend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where the state of keys is kept: memory, or rocksdb.")
+    ] = None,
+    state_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="What rocksdb may take of memory for state, such as 512MB.")
+    ] = None,
+    state_directory: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where rocksdb keeps cold keys while the run lasts.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A configuration file; by default gillnet.toml, if there is one.")
     ] = None,
@@ -69,6 +78,8 @@ def run(
     """
     extra = [f"options.latency_budget={latency_budget}"] if latency_budget else []
     extra += [f"options.max_records={max_records}"] if max_records else []
+    state = {"state_backend": state_backend, "state_memory": state_memory, "state_directory": state_directory}
+    extra += [f"options.{name}={value}" for name, value in state.items() if value is not None]
     log_lines(log_format)
     chosen = load_config(config).changed(
         sources=source or (),

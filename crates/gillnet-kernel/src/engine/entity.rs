@@ -252,6 +252,7 @@ impl Entity {
         let arrays = self.lane_arrays(batch)?;
         let events = self.prepare(&arrays, batch, times, ids)?;
         let keys = Keys::of(batch, self.id.key.as_deref())?;
+        self.bring_in(&keys, batch.num_rows())?;
         let mut columns = self.columns(batch.num_rows())?;
         let (mut saturated, mut before_others) = (Vec::new(), Vec::new());
         let mut slots = Vec::with_capacity(batch.num_rows());
@@ -289,6 +290,7 @@ impl Entity {
         let arrays = self.lane_arrays(batch)?;
         let events = self.prepare(&arrays, batch, times, ids)?;
         let keys = Keys::of(batch, self.id.key.as_deref())?;
+        self.bring_in(&keys, batch.num_rows())?;
         let (mut slots, mut before_others) = (Vec::with_capacity(batch.num_rows()), Vec::new());
         for i in 0..batch.num_rows() {
             if i == slots.len() {
@@ -299,6 +301,14 @@ impl Entity {
             }
         }
         Ok(before_others)
+    }
+
+    /// Have the keys of a batch in memory, those that are kept elsewhere included.
+    ///
+    /// # Errors
+    /// The host cannot read.
+    pub fn bring_in(&mut self, keys: &Keys<'_>, events: usize) -> Result<()> {
+        self.store.bring_in((0..events).filter_map(|i| keys.get(i)))
     }
 
     /// Find the slots of the next `events` events, and have the state behind them in the cache: see [`KeyedStore::warm`].
@@ -316,19 +326,28 @@ impl Entity {
         self.store.sweep(slots, horizon);
     }
 
-    /// Write what was swept, and every key.
-    pub fn write_state(&self, out: &mut ByteWriter) {
+    /// Write what was swept, and every key; those that are kept elsewhere as they are here are left out.
+    pub fn write_state(&self, out: &mut ByteWriter, some_elsewhere: bool) {
         out.i64(self.swept_to);
-        self.store.write_state(out);
+        if some_elsewhere {
+            out.flag(self.store.cold().is_some());
+        }
+        match self.store.cold() {
+            Some(_) => self.store.write_dirty(out),
+            None => self.store.write_state(out),
+        }
     }
 
     /// Read what [`Self::write_state`] wrote, into an entity without keys.
     ///
     /// # Errors
     /// Bytes of another version or definition, or torn ones.
-    pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+    pub fn read_state(&mut self, from: &mut ByteReader<'_>, some_elsewhere: bool) -> Result<()> {
         self.swept_to = from.i64()?;
-        self.store.read_state(from)
+        match some_elsewhere && from.flag()? {
+            true => self.store.read_dirty(from),
+            false => self.store.read_state(from),
+        }
     }
 
     /// Read every feature as of each of the root's own events, which were kept before.
@@ -337,6 +356,7 @@ impl Entity {
     /// A batch without the key's column.
     pub fn read_events(&mut self, batch: &RecordBatch, times: &[i64], ids: &[u128]) -> Result<Readings> {
         let keys = Keys::of(batch, self.id.key.as_deref())?;
+        self.bring_in(&keys, batch.num_rows())?;
         let mut columns = self.columns(batch.num_rows())?;
         let mut saturated = Vec::new();
         let mut values: Vec<Value> = vec![Value::Null; columns.len()];
@@ -367,6 +387,7 @@ impl Entity {
     pub fn look_up(&mut self, batch: &RecordBatch, times: &[i64], at: &str) -> Result<Readings> {
         let column = self.id.key.as_ref().map(|_| at);
         let keys = Keys::of(batch, column)?;
+        self.bring_in(&keys, batch.num_rows())?;
         let mut columns = self.columns(batch.num_rows())?;
         let mut saturated = Vec::new();
         let mut values: Vec<Value> = vec![Value::Null; columns.len()];

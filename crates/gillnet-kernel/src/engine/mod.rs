@@ -25,6 +25,7 @@ mod row_store;
 mod session_timers;
 mod sessions;
 mod snapshot;
+mod spill;
 mod states;
 mod stream;
 
@@ -45,6 +46,8 @@ use self::revise::patterns::changed_by;
 use self::revise::{looked_up_by, Revisions};
 pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, CHANGED, OLD, REVISION, WAS};
 use self::sessions::{session_features, Sessions};
+use self::spill::Spill;
+pub use self::spill::SpillStats;
 pub use self::stream::Outcome;
 use self::stream::{Accepted, StreamState};
 use crate::arrival::watermark;
@@ -80,6 +83,9 @@ pub struct Engine {
     pending: Option<Pending>,
     joins: Joins,
     parts: PlanParts,
+    spill: Option<Spill>,
+    /// Keys are missing that are kept elsewhere.
+    incomplete: bool,
 }
 
 /// Whether rows are computed as their events arrive, or later, their events being in the state.
@@ -140,9 +146,21 @@ impl Engine {
         let pending = Pending::new(plan.emission, plan.limits.max_pending_rows);
         let joins = Joins::new(&plan.joins, &streams)?;
         let (features, patterns, parts) = (Vec::new(), Patterns::default(), plan.parts.clone());
-        let revisions = None;
-        let mut engine =
-            Self { root, streams, entities, features, sessions, revisions, patterns, pending, joins, parts };
+        let (revisions, spill, incomplete) = (None, None, false);
+        let mut engine = Self {
+            root,
+            streams,
+            entities,
+            features,
+            sessions,
+            revisions,
+            patterns,
+            pending,
+            joins,
+            parts,
+            spill,
+            incomplete,
+        };
         engine.compile_features(plan)?;
         if plan.revisions {
             let Self { streams, entities, patterns, features, .. } = &engine;
@@ -222,6 +240,7 @@ impl Engine {
         partitions: Option<&[i32]>,
         arrival: i64,
     ) -> Result<Processed> {
+        self.check_complete()?;
         let number = self.stream_number(stream)?;
         let accepted = self.streams[number].accept(batch, partitions, arrival)?;
         self.joins.arrive(number, &accepted.batch, &accepted.times, &accepted.ids)?;
@@ -229,12 +248,13 @@ impl Engine {
             Some(self.root_rows(&accepted, arrival)?)
         } else if number == self.root {
             self.hold(&accepted, arrival)?;
-            self.release(arrival, false)?
+            self.released(arrival, false)?
         } else {
             self.keep_for_lookups(number, &accepted)?;
-            self.release(arrival, false)?
+            self.released(arrival, false)?
         };
         self.expire(batch.num_rows())?;
+        self.spill(batch.num_rows())?;
         Ok(Processed { outcomes: accepted.outcomes, rows })
     }
 
@@ -246,9 +266,9 @@ impl Engine {
         let Accepted { batch, times, ids, .. } = accepted;
         let changed = self.patterns.keep(&stream.name, batch, times, ids)?;
         let Some(revisions) = &mut self.revisions else { return Ok(()) };
-        revisions.arrived_elsewhere(number, stream.id(), &self.entities, accepted)?;
+        revisions.arrived_elsewhere(number, stream.id(), &mut self.entities, accepted)?;
         let changed: Vec<&[(u32, i64)]> = changed.iter().map(Vec::as_slice).collect();
-        revisions.patterns_changed(number, stream.id(), &self.entities, &changed, accepted)
+        revisions.patterns_changed(number, stream.id(), &mut self.entities, &changed, accepted)
     }
 
     /// The rows of the root stream. With sessions, the batch is cut where it matters whether a session was closed by then, so
@@ -327,7 +347,7 @@ impl Engine {
             revisions.arrived(self.root, number, entity, &readings.before_others, accepted)?;
         }
         let id = self.streams[self.root].id();
-        revisions.patterns_changed(self.root, id, &self.entities, &changed_by(patterns), accepted)?;
+        revisions.patterns_changed(self.root, id, &mut self.entities, &changed_by(patterns), accepted)?;
         revisions.emitted(rows, &accepted.times, &accepted.ids)
     }
 
@@ -342,7 +362,9 @@ impl Engine {
     pub fn revisions(&mut self, most: usize) -> Result<Option<RecordBatch>> {
         let Some(revisions) = &mut self.revisions else { return Ok(None) };
         let names: Vec<String> = self.streams.iter().map(|stream| stream.name.clone()).collect();
-        revisions.next(most, &mut self.entities, &self.patterns, &names)
+        let rows = revisions.next(most, &mut self.entities, &self.patterns, &names)?;
+        self.spill(most)?;
+        Ok(rows)
     }
 
     /// Events that disturbed rows which [`Self::revisions`] has not looked at yet.

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from gillnet.core.errors import ConfigurationError, FencedError, StateError
-from gillnet.core.ports import MarkingSource, ReplayableSource, Source
+from gillnet.core.ports import MarkingSource, ReplayableSource, Source, StateBackend
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics
 from gillnet.operators.features import FeatureOperator
@@ -34,6 +34,8 @@ class Checkpoints:
         How often one is taken, where something has come since the last.
     in_background
         Write them beside the run.
+    backend
+        The run's state backend, whose keys are part of each; None for all state in memory.
 
     Attributes
     ----------
@@ -55,15 +57,17 @@ class Checkpoints:
         interval_s: float = 30.0,
         in_background: bool = True,
         clock: Clock | None = None,
+        backend: StateBackend | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._interval_s = interval_s
+        self._backend = backend
         store.own()
-        found = store.latest()
+        found = store.latest(backend)
         self.restored: Checkpoint | None = found[0] if found else None
         self._state = found[1] if found else b""
         self.started_us = self.restored.started_us if self.restored else self._clock.now_us()
-        self._writer = CheckpointWriter(store, in_background=in_background, clock=clock)
+        self._writer = CheckpointWriter(store, in_background=in_background, clock=clock, backend=backend)
         self._begun_s = self._clock.monotonic_s()
         self._place = store.place
 
@@ -84,13 +88,13 @@ class Checkpoints:
                     "read from a topic or a file, or run without checkpoints."
                 )
         if self.restored is None:
-            return FeatureOperator(plan)
+            return FeatureOperator(plan, backend=self._backend)
         if self.restored.pipeline != plan.name:
             raise StateError(
                 f"Checkpoints {self._place}: they are of the pipeline {self.restored.pipeline!r}, and this is {plan.name!r}; "
                 "name a place of its own for each pipeline."
             )
-        operator = FeatureOperator.restored(plan, self._state, now_us=self._clock.now_us())
+        operator = FeatureOperator.restored(plan, self._state, now_us=self._clock.now_us(), backend=self._backend)
         operator.set_replaying(True)
         self._state = b""
         for stream, source in sources.items():
@@ -154,6 +158,7 @@ class Checkpoints:
         metrics.checkpoint = {
             "number": taken.checkpoint.number,
             "bytes": taken.checkpoint.bytes,
+            "written_bytes": taken.written_bytes,
             "paused_ms": round(taken.paused_ms, 3),
             "took_ms": round(taken.took_ms, 3),
             "taken_us": taken.checkpoint.taken_us,

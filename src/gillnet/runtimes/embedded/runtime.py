@@ -21,7 +21,7 @@ import structlog
 from gillnet._kernel import Batch
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.messages import RawBatch
-from gillnet.core.ports import PartitionedSource, Source
+from gillnet.core.ports import PartitionedSource, Source, StateBackend
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics, StreamCounts
 from gillnet.operators.decode import Decoded, Malformed, malformed_records, stream_decoder
@@ -126,6 +126,8 @@ class EmbeddedRuntime:
         Where accepted events are kept; committed before the sources are, and closed with the run.
     checkpoints
         From which the run goes on, and where it leaves its own; None for state that begins empty and ends with the run.
+    backend
+        Where cold keys are kept, the one of the checkpoints too; closed with the run. None for all state in memory.
     on_alerts
         Called with each batch's alerts, for a display, on the thread that scores; it must not block.
     on_turn
@@ -155,6 +157,7 @@ class EmbeddedRuntime:
         clock: Clock | None = None,
         history: HistoryWriter | None = None,
         checkpoints: Checkpoints | None = None,
+        backend: StateBackend | None = None,
         on_alerts: Callable[[list[Alert]], None] | None = None,
         on_turn: Callable[[], None] | None = None,
     ) -> None:
@@ -163,7 +166,10 @@ class EmbeddedRuntime:
         self.options = options or RuntimeOptions()
         self.metrics = RunMetrics()
         self._checkpoints = checkpoints
-        self.features = checkpoints.restore(plan, sources, self.metrics) if checkpoints else FeatureOperator(plan)
+        self.features = (
+            checkpoints.restore(plan, sources, self.metrics) if checkpoints else FeatureOperator(plan, backend=backend)
+        )
+        self._backend = backend
         self._replaying = checkpoints is not None and checkpoints.restored is not None
         self._clock = clock or SystemClock()
         self._outputs = outputs
@@ -235,6 +241,8 @@ class EmbeddedRuntime:
         """Close the sources, then flush and close the sinks: each of them, whatever another one raises."""
         with ExitStack() as closing:
             closing.callback(self._outputs.close)
+            if self._backend is not None:
+                closing.callback(self._backend.close)
             if self._history is not None:
                 closing.callback(self._history.close)
             closing.callback(self._overlapped.close)
@@ -494,6 +502,7 @@ class EmbeddedRuntime:
     def _begin_checkpoint(self, checkpoints: Checkpoints) -> None:
         remembered = {"alerted": self._stage.remembered_alerts(), "ended": sorted(self._done)}
         checkpoints.begin(self.plan, self._sources, self.metrics, remembered, self.features.snapshot)
+        self.features.write_behind()
         self._unchecked = False
 
     def _last_checkpoint(self) -> None:
