@@ -82,9 +82,9 @@ ASKS: list[Step] = [
 
 
 @st.composite
-def scripts(draw: st.DrawFn) -> list[Step]:
+def scripts(draw: st.DrawFn, keys: tuple[str | None, ...] = KEYS) -> list[Step]:
     """What a host does: batches of both streams from two partitions, some records twice; silence; what it asks for."""
-    waiting = {name: draw(event_lists(90, keys=KEYS)) for name in "so"}
+    waiting = {name: draw(event_lists(90, keys=keys)) for name in "so"}
     waiting["o"] = [row | {"id": f"o{row['id']}"} for row in waiting["o"]]
     sizes = draw(st.lists(st.sampled_from([60, 30, 7, 2, 1]), min_size=1, max_size=5))
     asked = draw(st.lists(st.sampled_from([None, *ASKS]), min_size=1, max_size=5))

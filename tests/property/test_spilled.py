@@ -6,7 +6,7 @@ from bisect import bisect_left, insort
 
 from effort import examples
 from engine_scripts import perform, plans, scripts
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
 from kernel_engine import SECOND, START
 
@@ -39,11 +39,12 @@ class KeptKeys:
         self.order = [expiry for expiry in self.order if expiry not in expiries]
 
 
-budgets = st.sampled_from([1, 1, 1, 600, 2_000, 10_000])
+KEYS = ("a", *"abcdefghijkl", None)
+budgets = st.sampled_from([1, 1, 1, 1_000, 5_000])
 
 
 @examples(250)
-@given(plan=plans(), script=scripts(), budget=budgets, writes=st.lists(st.booleans(), min_size=1, max_size=5))
+@given(plan=plans(), script=scripts(KEYS), budget=budgets, writes=st.lists(st.booleans(), min_size=1, max_size=5))
 def test_a_backend_changes_no_row_outcome_revision_or_session(plan, script, budget, writes):
     """Any plan, events and batches with a tiny budget, so that keys leave after nearly every call."""
     memory, spilled = Engine(plan), Engine(plan)
@@ -54,10 +55,11 @@ def test_a_backend_changes_no_row_outcome_revision_or_session(plan, script, budg
         assert perform(spilled, step, now, sizes=False) == perform(memory, step, now, sizes=False), step
         if writes[number % len(writes)]:
             spilled.begin_write_behind()
+    event("keys came back" if spilled.spill_stats()[1] else "no key came back")
 
 
 @examples(150)
-@given(plan=plans(), script=scripts(), budget=budgets, restores=st.lists(st.booleans(), min_size=1, max_size=9))
+@given(plan=plans(), script=scripts(KEYS), budget=budgets, restores=st.lists(st.booleans(), min_size=1, max_size=9))
 def test_i5_a_snapshot_and_the_keys_kept_at_the_same_cut_are_the_whole_state(plan, script, budget, restores):
     """I5: restored at any points from the snapshot and a copy of what was kept then, it goes on as the memory backend does."""
     memory, spilled, kept = Engine(plan), Engine(plan), KeptKeys()
@@ -74,7 +76,7 @@ def test_i5_a_snapshot_and_the_keys_kept_at_the_same_cut_are_the_whole_state(pla
 
 
 @examples(60)
-@given(plan=plans(), script=scripts(), backends=st.lists(st.booleans(), min_size=1, max_size=5))
+@given(plan=plans(), script=scripts(KEYS), backends=st.lists(st.booleans(), min_size=1, max_size=5))
 def test_i5_state_moves_from_memory_into_a_backend(plan, script, backends):
     """I5: a snapshot of the memory backend goes on under another one."""
     memory, other = Engine(plan), Engine(plan)

@@ -252,14 +252,14 @@ impl Entity {
         let arrays = self.lane_arrays(batch)?;
         let events = self.prepare(&arrays, batch, times, ids)?;
         let keys = Keys::of(batch, self.id.key.as_deref())?;
-        self.bring_in(&keys, batch.num_rows())?;
+        let known = self.bring_in(&keys, batch.num_rows())?;
         let mut columns = self.columns(batch.num_rows())?;
         let (mut saturated, mut before_others) = (Vec::new(), Vec::new());
         let mut slots = Vec::with_capacity(batch.num_rows());
         let mut values: Vec<Value> = vec![Value::Null; columns.len()];
         for i in 0..batch.num_rows() {
             if i == slots.len() {
-                self.locate(&keys, (batch.num_rows() - i).min(GROUP), &mut slots);
+                self.locate(&keys, &known, (batch.num_rows() - i).min(GROUP), &mut slots);
             }
             if slots[i] == NO_SLOT {
                 columns.iter_mut().for_each(|column| column.push(Value::Null, |_| ""));
@@ -290,11 +290,11 @@ impl Entity {
         let arrays = self.lane_arrays(batch)?;
         let events = self.prepare(&arrays, batch, times, ids)?;
         let keys = Keys::of(batch, self.id.key.as_deref())?;
-        self.bring_in(&keys, batch.num_rows())?;
+        let known = self.bring_in(&keys, batch.num_rows())?;
         let (mut slots, mut before_others) = (Vec::with_capacity(batch.num_rows()), Vec::new());
         for i in 0..batch.num_rows() {
             if i == slots.len() {
-                self.locate(&keys, (batch.num_rows() - i).min(GROUP), &mut slots);
+                self.locate(&keys, &known, (batch.num_rows() - i).min(GROUP), &mut slots);
             }
             if slots[i] != NO_SLOT && self.store.insert(slots[i], &events, i) {
                 before_others.push(i as u32);
@@ -303,18 +303,22 @@ impl Entity {
         Ok(before_others)
     }
 
-    /// Have the keys of a batch in memory, those that are kept elsewhere included.
+    /// Have the keys of a batch in memory, those that are kept elsewhere included. The slots of those that were here already, for
+    /// [`Self::locate`], which need not look for them again; none at all where no key is kept elsewhere.
     ///
     /// # Errors
     /// The host cannot read.
-    pub fn bring_in(&mut self, keys: &Keys<'_>, events: usize) -> Result<()> {
-        self.store.bring_in((0..events).filter_map(|i| keys.get(i)))
+    pub fn bring_in(&mut self, keys: &Keys<'_>, events: usize) -> Result<Vec<u32>> {
+        self.store.bring_in((0..events).map(|i| keys.get(i)))
     }
 
     /// Find the slots of the next `events` events, and have the state behind them in the cache: see [`KeyedStore::warm`].
-    fn locate(&mut self, keys: &Keys<'_>, events: usize, slots: &mut Vec<u32>) {
+    fn locate(&mut self, keys: &Keys<'_>, known: &[u32], events: usize, slots: &mut Vec<u32>) {
         let first = slots.len();
-        slots.extend((first..first + events).map(|i| keys.get(i).map_or(NO_SLOT, |key| self.store.locate(key))));
+        slots.extend((first..first + events).map(|i| match known.get(i) {
+            Some(&slot) if slot != NO_SLOT => slot,
+            _ => keys.get(i).map_or(NO_SLOT, |key| self.store.locate(key)),
+        }));
         let known = slots[first..].iter().filter(|&&slot| slot != NO_SLOT);
         black_box(known.fold(0, |all, &slot| all ^ self.store.warm(slot)));
     }

@@ -313,7 +313,7 @@ impl Revisions {
         let count = entities.len();
         for (number, entity) in entities.iter_mut().enumerate() {
             let disturbed = self.disturbed.keys().filter(|(of, _)| *of == number || self.home(*of, count) == number);
-            entity.store.bring_in(disturbed.map(|(_, key)| key.as_str()))?;
+            entity.store.bring_in(disturbed.map(|(_, key)| Some(key.as_str())))?;
         }
         Ok(())
     }
@@ -425,7 +425,8 @@ impl Revisions {
         columns: &mut [ArrayRef],
     ) -> Result<()> {
         affected.sort_unstable_by_key(|affected| (affected.key, affected.order));
-        entity.store.bring_in(affected.iter().map(|affected| self.work_keys[affected.key as usize].as_str()))?;
+        let keys = affected.iter().map(|affected| Some(self.work_keys[affected.key as usize].as_str()));
+        entity.store.bring_in(keys)?;
         let own = entity.reader == Reader::Own;
         let mut fresh = entity.columns(affected.len())?;
         // (0, row): as it was; (1, reading): read again.

@@ -13,6 +13,8 @@ use crate::keyed::cold::ColdKeys;
 const LEAST_AT_ONCE: usize = 256;
 /// For each record of a batch, so many may leave, so that memory comes down under load too.
 const PER_RECORD: usize = 4;
+/// A record lets at most one key leave for each entity, so those that expire are soon fewer.
+const EXPIRED_PER_RECORD: usize = 2;
 /// How often what cannot leave is measured, in calls: it walks over some of it.
 const MEASURED_EVERY: u32 = 64;
 /// Of the budget at least a part of this belongs to keys, however large the rest is.
@@ -91,7 +93,7 @@ impl Engine {
                 entity.store.evict(share, most)?;
             }
             entity.store.write_behind(LEAST_AT_ONCE.max(records))?;
-            entity.store.expire_cold(LEAST_AT_ONCE.max(records))?;
+            entity.store.expire_cold(LEAST_AT_ONCE.max(records.saturating_mul(EXPIRED_PER_RECORD)))?;
         }
         Ok(())
     }

@@ -64,21 +64,25 @@ impl KeyedStore {
         self.cold.as_deref()
     }
 
-    /// Have the keys here that are kept elsewhere.
+    /// Have the keys here that are kept elsewhere. The slot of each that was here already, `u32::MAX` for the others; nothing where
+    /// none can be elsewhere.
     ///
     /// # Errors
     /// The host cannot read, or gives bytes that are no state of a key.
-    pub fn bring_in<'a>(&mut self, keys: impl Iterator<Item = &'a str>) -> Result<()> {
-        let Some(cold) = self.cold.as_deref().filter(|cold| cold.holds) else { return Ok(()) };
+    pub fn bring_in<'a>(&mut self, keys: impl Iterator<Item = Option<&'a str>>) -> Result<Vec<u32>> {
+        let Some(cold) = self.cold.as_deref().filter(|cold| cold.holds) else { return Ok(Vec::new()) };
         let mut names = Packed::default();
         let mut asked: HashSet<&str> = HashSet::new();
-        for key in keys {
-            if self.find(key).is_none() && asked.insert(key) {
+        let mut find = |key: &'a str| {
+            let found = self.find(key);
+            if found.is_none() && asked.insert(key) {
                 names.push(&[&cold.prefix, key.as_bytes()]);
             }
-        }
+            found
+        };
+        let found = keys.map(|key| key.and_then(&mut find).unwrap_or(u32::MAX)).collect();
         if names.is_empty() {
-            return Ok(());
+            return Ok(found);
         }
         let states = cold.port.fetch(&names)?;
         if states.len() != names.len() {
@@ -88,7 +92,7 @@ impl KeyedStore {
             let key = std::str::from_utf8(&name[PREFIX..]).expect("made of a text");
             self.admit(key, state)?;
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Put a key back that is not here, as it left.
@@ -109,9 +113,9 @@ impl KeyedStore {
 
     /// The bytes of a key that leaves, and from when on nothing can read it.
     fn leave(&self, slot: &Slot, prefix: [u8; PREFIX], out: &mut Leaving) {
-        let (retention, newest) = (self.layout.retention_us(), slot.state.last_time(&self.layout));
-        // A key without events holds floors only, which need no longer than its events would have.
-        let expires = newest.unwrap_or(self.horizon.saturating_add(retention)).saturating_add(1);
+        // A key without events holds what dropped ones left behind: times, all of them.
+        let newest = slot.state.last_time(&self.layout).or_else(|| slot.state.floors().iter().copied().max());
+        let expires = newest.unwrap_or(self.horizon).saturating_add(self.layout.floors_outlive_us()).saturating_add(1);
         let step = self.expiry_step();
         let expires = expires.div_euclid(step).saturating_add(1).saturating_mul(step);
         let mut state = ByteWriter::default();
@@ -123,7 +127,7 @@ impl KeyedStore {
     }
 
     fn expiry_step(&self) -> i64 {
-        (self.layout.retention_us() / EXPIRY_STEPS).max(1_000_000)
+        ((self.layout.retention_us() + self.layout.floors_outlive_us()) / EXPIRY_STEPS).max(1_000_000)
     }
 
     /// Let cold keys leave until about `bytes` are free, and not many more than `most`.
