@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gillnet.core.messages import OutputRecord
-    from gillnet.core.ports import Sink, Source
+    from gillnet.core.ports import Sink, Source, StateBackend
     from gillnet.runtimes.embedded import Checkpoints
     from gillnet.serving import Scorer
     from gillnet.stores.history import HistoryWriter
@@ -171,6 +171,7 @@ def drive(
     partitions: frozenset[int] | None = None,
     history: HistoryWriter | None = None,
     checkpoints: Checkpoints | None = None,
+    backend: StateBackend | None = None,
     open_sink: Callable[[str], Sink | None] | None = None,
     on_alerts: Callable[..., None] | None = None,
     on_turn: Callable[[], None] | None = None,
@@ -193,6 +194,7 @@ def drive(
         clock=source.clock,
         history=history,
         checkpoints=checkpoints,
+        backend=backend,
         on_alerts=on_alerts,
         on_turn=on_turn,
     )
