@@ -15,7 +15,17 @@ SOURCES = ROOT / "src" / "gillnet"
 MODULES = sorted(SOURCES.rglob("*.py"))
 
 #: Clients and engines: each has one home, and a program that does not use it does not pay for it.
-HEAVY = ("confluent_kafka", "xgboost", "sklearn", "scipy", "pandas", "polars", "pyarrow.parquet", "pyarrow.dataset")
+HEAVY = (
+    "confluent_kafka",
+    "rocksdict",
+    "xgboost",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "polars",
+    "pyarrow.parquet",
+    "pyarrow.dataset",
+)
 
 #: Calls that make a run depend on the machine: the time, or chance that no seed decides.
 CLOCKS = {

@@ -35,7 +35,8 @@ def test_a_lock_file_binds_versions_with_hashes_and_names_no_index(name: str) ->
 def test_a_lock_file_covers_what_the_project_needs(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
-    wanted = [] if name in TOOLS else [*project["project"]["dependencies"], *extras["kafka"], *extras["xgboost"]]
+    needed = [*project["project"]["dependencies"], *extras["kafka"], *extras["rocksdb"], *extras["xgboost"]]
+    wanted = [] if name in TOOLS else needed
     if name != "runtime":
         wanted += [item for item in project["dependency-groups"][name] if isinstance(item, str)]
     locked = set(re.findall(r"^([a-z0-9._-]+)==", (ROOT / "requirements" / f"{name}.lock").read_text(), re.M))

@@ -20,7 +20,7 @@ const CONTINUES: u32 = 0xFFFF_FFFF;
 pub struct ByteWriter(Vec<u8>);
 
 /// Gives a part's bytes back, in the order in which they were written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ByteReader<'a>(&'a [u8]);
 
 macro_rules! numbers {

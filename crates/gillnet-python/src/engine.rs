@@ -4,10 +4,13 @@ use gillnet_kernel::arrival::watermark::NONE;
 use gillnet_kernel::engine::inspect::Asked;
 use gillnet_kernel::engine::plan::Plan;
 use gillnet_kernel::engine::progress::Progress;
-use gillnet_kernel::engine::{Engine, EngineStats, Outcome};
+use gillnet_kernel::engine::{Engine, EngineStats, Outcome, SpillStats};
+use gillnet_kernel::keyed::cold::ColdKeys;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use std::sync::Arc;
 
+use crate::cold::PyColdKeys;
 use crate::{inspect, kernel_error, PyBatch};
 
 /// Watermark, the partition that holds it back, and (partition, newest event time, heard, idle) of each.
@@ -38,6 +41,22 @@ impl PyEngine {
         let engine = &self.0;
         let bytes = py.detach(|| engine.snapshot()).map_err(kernel_error)?;
         Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// Let cold keys leave to `port` while the state is larger than `budget` bytes.
+    fn spill_to(&mut self, port: Py<PyAny>, budget: usize, holds: bool) -> PyResult<()> {
+        let port: Arc<dyn ColdKeys> = Arc::new(PyColdKeys(port));
+        self.0.spill_to(&port, budget, holds).map_err(kernel_error)
+    }
+
+    fn begin_write_behind(&mut self) {
+        self.0.begin_write_behind();
+    }
+
+    /// About how many bytes the keys hold that can leave, keys that came back, keys that left or were handed over.
+    fn spill_stats(&self) -> (usize, u64, u64) {
+        let SpillStats { resident_bytes, fetched, kept } = self.0.spill_stats();
+        (resident_bytes, fetched, kept)
     }
 
     fn resume(&mut self, now_us: i64) {

@@ -2,6 +2,7 @@
 //! and the kernel's errors become `ValueError`s, which `gillnet.operators` maps to the named errors of `gillnet.core`.
 
 mod batch;
+mod cold;
 mod engine;
 mod expression;
 mod forest;

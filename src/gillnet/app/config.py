@@ -18,6 +18,9 @@ alerts = "-"
 
 [options]
 latency_budget = "10ms"
+state_backend = "rocksdb"                # keys that are cold on this machine's disk: pip install 'gillnet[rocksdb]'
+state_memory = "512MB"
+state_directory = "state"
 ```
 """
 
@@ -44,6 +47,25 @@ _PATHS = ("models", "history", "checkpoints")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StateConfig:
+    """Where the state of keys is kept.
+
+    Attributes
+    ----------
+    backend
+        ``memory``, or ``rocksdb`` for state larger than memory and checkpoints of what has changed.
+    memory
+        Bytes of memory that ``rocksdb`` may take for state; None for its default.
+    directory
+        Where ``rocksdb`` keeps its files; None for a temporary directory.
+    """
+
+    backend: str = "memory"
+    memory: int | None = None
+    directory: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """Everything that a run needs besides its pipeline.
 
@@ -63,6 +85,8 @@ class RunConfig:
         Where accepted events are kept as Parquet; None for nowhere.
     checkpoints
         Where checkpoints are kept, a directory or a URI; None for state that ends with the run.
+    state
+        Where the state of keys is kept.
     options
         How the run behaves.
     """
@@ -75,6 +99,7 @@ class RunConfig:
     models: Path | None = None
     history: Path | None = None
     checkpoints: str | None = field(default=None, repr=False)
+    state: StateConfig = field(default_factory=StateConfig)
     options: RuntimeOptions = field(default_factory=RuntimeOptions)
 
     def changed(
@@ -107,7 +132,7 @@ class RunConfig:
             key, value = _pair(text, what="--set", example="kafka.security.protocol=SSL")
             section, dot, name = key.partition(".")
             if section not in sections or not dot or not name:
-                known = ("kafka.<setting>", *(f"options.{option}" for option in _OPTIONS))
+                known = ("kafka.<setting>", *(f"options.{option}" for option in (*_OPTIONS, *_STATE)))
                 raise ConfigurationError(f"--set {key}=...: the key {key!r} is unknown{nearest(key, known)}.")
             sections[section][name] = value
             if is_secret(name):
@@ -124,13 +149,14 @@ class RunConfig:
             models=models or self.models,
             history=history or self.history,
             checkpoints=checkpoints or self.checkpoints,
+            state=_state(self.state, sections["options"], what="--set"),
             options=_options(self.options, sections["options"], what="--set"),
         )
 
 
 def known_settings() -> frozenset[str]:
     """Return the names of everything that a configuration may set: sections, and ``options.<name>``."""
-    return frozenset({*_SECTIONS, *(f"options.{name}" for name in _OPTIONS)})
+    return frozenset({*_SECTIONS, *(f"options.{name}" for name in (*_OPTIONS, *_STATE))})
 
 
 def load_config(path: str | Path | None = None) -> RunConfig:
@@ -178,6 +204,7 @@ def _from_toml(content: Mapping[str, Any], path: Path) -> RunConfig:
         models=_directory(content, "models", path),
         history=_directory(content, "history", path),
         checkpoints=_place(content, "checkpoints", path),
+        state=_state(StateConfig(), content.get("options", {}), what=f"{path}: [options]", beside=path.parent),
         options=_options(RuntimeOptions(), content.get("options", {}), what=f"{path}: [options]"),
     )
 
@@ -306,11 +333,41 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
 }
 
 
+_STATE = ("state_backend", "state_memory", "state_directory")
+_BACKENDS = ("memory", "rocksdb")
+_SIZE = re.compile(r"(\d+)\s*(B|KB|MB|GB|TB)?", re.IGNORECASE)
+_UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+
+
+def _bytes(value: Any, what: str) -> int:
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ConfigurationError(f"{what}: {value!r} is no size; write it as 512MB or 4GB.")
+    return int(match[1]) * _UNITS[(match[2] or "B").upper()]
+
+
+def _state(state: StateConfig, section: Mapping[str, Any], *, what: str, beside: Path | None = None) -> StateConfig:
+    changes: dict[str, Any] = {}
+    if (backend := section.get("state_backend")) is not None:
+        if backend not in _BACKENDS:
+            raise ConfigurationError(f"{what} state_backend: {backend!r} is unknown; choose memory or rocksdb.")
+        changes["backend"] = backend
+    if (memory := section.get("state_memory")) is not None:
+        changes["memory"] = _bytes(memory, f"{what} state_memory")
+    if (directory := section.get("state_directory")) is not None:
+        if not isinstance(directory, str) or not directory:
+            raise ConfigurationError(f"{what} state_directory: {directory!r} is no directory's name.")
+        changes["directory"] = Path(directory) if beside is None else beside / directory
+    return replace(state, **changes)
+
+
 def _options(options: RuntimeOptions, section: Mapping[str, Any], *, what: str) -> RuntimeOptions:
     changes: dict[str, Any] = {}
     for key, value in section.items():
+        if key in _STATE:
+            continue
         if key not in _OPTIONS:
-            raise ConfigurationError(f"{what}: the option {key!r} is unknown{nearest(key, _OPTIONS)}.")
+            raise ConfigurationError(f"{what}: the option {key!r} is unknown{nearest(key, (*_OPTIONS, *_STATE))}.")
         attribute, read = _OPTIONS[key]
         try:
             changes[attribute] = read(value, f"{what} {key}")

@@ -27,6 +27,7 @@ from gillnet.plan.nodes import PipelinePlan
 from gillnet.plan.partitioning import partition_keys
 from gillnet.runtimes.embedded import Alert, EmbeddedRuntime
 from gillnet.state import CheckpointStore
+from gillnet.state.rocksdb import MEMORY
 
 _LOOKED_AT = 200
 """Newest records of each partition that are looked at, for whether their key is what the topic is partitioned by."""
@@ -96,8 +97,8 @@ def count_lanes(plan: PipelinePlan, config: RunConfig) -> int:
     return counts[plan.root]
 
 
-def lane_config(plan: PipelinePlan, config: RunConfig, partition: int) -> RunConfig:
-    """Return the configuration of one lane."""
+def lane_config(plan: PipelinePlan, config: RunConfig, partition: int, *, beside: int = 1) -> RunConfig:
+    """Return the configuration of one lane, of ``beside`` in one process, which share its memory for state."""
     sources = with_groups(plan, config.sources)
     name = config.options.transactional_id or f"gillnet.{plan.name}"
     own = f"partition-{partition:05}"
@@ -109,6 +110,11 @@ def lane_config(plan: PipelinePlan, config: RunConfig, partition: int) -> RunCon
         },
         checkpoints=None if config.checkpoints is None else f"{config.checkpoints.rstrip('/')}/{own}",
         history=None if config.history is None else config.history / own,
+        state=replace(
+            config.state,
+            directory=None if config.state.directory is None else config.state.directory / own,
+            memory=None if config.state.backend == "memory" else (config.state.memory or MEMORY) // beside,
+        ),
         options=replace(config.options, transactional_id=f"{name}.{partition}"),
     )
 
@@ -160,7 +166,7 @@ class Lanes:
         self._failure: BaseException | None = None
         with ExitStack() as undo:
             for partition in partitions:
-                lane = lane_config(pipeline.plan, config, partition)
+                lane = lane_config(pipeline.plan, config, partition, beside=len(partitions))
                 told = None if watch is None else watch(partition)
                 runtime = build_runtime(
                     pipeline,

@@ -35,6 +35,8 @@ class RunRecorder:
     ----------
     directory
         Where the history is kept, and whose disk is looked at.
+    backend
+        The state backend's name.
     every_s
         How often; in a run's first moments more often, so that a short one leaves something too.
     """
@@ -45,6 +47,7 @@ class RunRecorder:
         plan: PipelinePlan,
         options: RuntimeOptions,
         *,
+        backend: str = "memory",
         every_s: float = EVERY_S,
         clock: Clock | None = None,
     ) -> None:
@@ -54,7 +57,7 @@ class RunRecorder:
         self._every_s = every_s
         self._started_us = self._clock.now_us()
         self._begun_s = self._next_s = self._clock.monotonic_s()
-        self._settings: dict[str, Any] | None = settings(plan, options)
+        self._settings: dict[str, Any] | None = settings(plan, options, backend)
         self._runtime: EmbeddedRuntime | None = None
         self._latency: dict[int, int] = {}
         self._malloc = malloc_reader()
@@ -126,7 +129,7 @@ class RunRecorder:
         return figures
 
 
-def settings(plan: PipelinePlan, options: RuntimeOptions) -> dict[str, Any]:
+def settings(plan: PipelinePlan, options: RuntimeOptions, backend: str = "memory") -> dict[str, Any]:
     """Return what a run was told, as far as it bears on its state; nothing that could be secret."""
     streams = {
         stream.name: {
@@ -136,4 +139,4 @@ def settings(plan: PipelinePlan, options: RuntimeOptions) -> dict[str, Any]:
         }
         for stream in plan.streams
     }
-    return {"pipeline": plan.name, "options": asdict(options), "streams": streams, "state_backend": "memory"}
+    return {"pipeline": plan.name, "options": asdict(options), "streams": streams, "state_backend": backend}

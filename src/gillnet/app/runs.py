@@ -14,13 +14,14 @@ from gillnet.app.sinks import SinkRoutes, create_topics
 from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.naming import nearest
-from gillnet.core.ports import Sink, Source, Transactions
+from gillnet.core.ports import Sink, Source, StateBackend, Transactions
 from gillnet.core.time import SystemClock
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded import Alert, Checkpoints, EmbeddedRuntime, Outputs
 from gillnet.serving import ModelRegistry, Scorer, check_signature, choose_scorer
 from gillnet.simulator.streams import STREAMS
-from gillnet.state import CheckpointStore, FileJournal
+from gillnet.state import CheckpointStore, FileJournal, RocksDBBackend
+from gillnet.state.rocksdb import MEMORY
 from gillnet.stores.history import HistoryWriter
 
 WrapSink = Callable[[str, Sink | None], Sink | None]
@@ -83,7 +84,8 @@ def build_runtime(
     outputs = Outputs(open_output)
     for name in at_start:
         outputs.wanted(name)
-    checkpoints = None if config.checkpoints is None else open_checkpoints(config, transactions)
+    backend = open_backend(config)
+    checkpoints = None if config.checkpoints is None else open_checkpoints(config, transactions, backend)
     runtime = EmbeddedRuntime(
         plan,
         sources=open_sources(plan, config),
@@ -93,6 +95,7 @@ def build_runtime(
         history=open_history(config, checkpoints, lane),
         checkpoints=checkpoints,
         transactions=transactions,
+        backend=backend,
         on_alerts=on_alerts,
         on_turn=in_turn(on_turn, None if recorder is None else recorder.on_turn),
     )
@@ -104,7 +107,7 @@ def build_runtime(
 def open_recorder(plan: PipelinePlan, config: RunConfig) -> RunRecorder | None:
     """Record the run's figures where its checkpoints are; None where it keeps none on this machine."""
     directory = None if config.checkpoints is None else CheckpointStore(config.checkpoints).directory
-    return None if directory is None else RunRecorder(directory, plan, config.options)
+    return None if directory is None else RunRecorder(directory, plan, config.options, backend=config.state.backend)
 
 
 def in_turn(*calls: Callable[[], None] | None) -> Callable[[], None] | None:
@@ -161,7 +164,30 @@ def open_transactions(plan: PipelinePlan, config: RunConfig, routes: SinkRoutes)
     )
 
 
-def open_checkpoints(config: RunConfig, transactions: Transactions | None = None) -> Checkpoints:
+def open_backend(config: RunConfig) -> RocksDBBackend | None:
+    """Open the state backend, if it is not memory.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is not installed, a setting is wrong, or another run has its directory.
+    StateError
+        If its directory cannot be written.
+    """
+    state = config.state
+    if state.backend == "rocksdb":
+        return RocksDBBackend(state.directory, memory=MEMORY if state.memory is None else state.memory)
+    for name in ("memory", "directory"):
+        if getattr(state, name) is not None:
+            raise ConfigurationError(
+                f"state_{name} is the state backend rocksdb's, and this run's is memory; choose --state-backend rocksdb."
+            )
+    return None
+
+
+def open_checkpoints(
+    config: RunConfig, transactions: Transactions | None = None, backend: StateBackend | None = None
+) -> Checkpoints:
     """Become the owner of the place of checkpoints, and find the one to go on from.
 
     The journal is that of the transactions; without them it is beside the checkpoints, where these are in a directory.
@@ -185,6 +211,7 @@ def open_checkpoints(config: RunConfig, transactions: Transactions | None = None
         store,
         interval_s=config.options.checkpoint_interval_s,
         journal=journal if transactions is None else transactions.journal,
+        backend=backend,
     )
 
 

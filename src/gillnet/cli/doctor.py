@@ -103,8 +103,7 @@ def fails(found: list[Finding], fail_on: FailOn) -> bool:
 def known_options() -> set[str]:
     """Return what this build can be told that a finding may advise."""
     settings = known_settings()
-    advised = {"rocksdb": "state", "workers": "options.workers"}
-    return {option for option, setting in advised.items() if setting in settings}
+    return {"workers", *(("rocksdb",) if "options.state_backend" in settings else ())}
 
 
 def read_size(text: str) -> float:

@@ -19,7 +19,18 @@ from gillnet.plan.explain import explain as explain_plan
 from gillnet.plan.serde import dumps
 from gillnet.serving import ModelRegistry
 
-_PACKAGES = ("numpy", "pyarrow", "msgspec", "xgboost-cpu", "xgboost", "confluent-kafka", "rich", "typer", "structlog")
+_PACKAGES = (
+    "numpy",
+    "pyarrow",
+    "msgspec",
+    "xgboost-cpu",
+    "xgboost",
+    "confluent-kafka",
+    "rocksdict",
+    "rich",
+    "typer",
+    "structlog",
+)
 
 
 def explain(app: App, json: Annotated[bool, typer.Option("--json", help="The plan as JSON.")] = False) -> None:

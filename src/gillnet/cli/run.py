@@ -67,6 +67,15 @@ def run(
         ),
     ] = None,
     worker: Annotated[str | None, typer.Option(metavar="NUMBER/OF", hidden=True)] = None,
+    state_backend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where the state of keys is kept: memory, or rocksdb.")
+    ] = None,
+    state_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="What rocksdb may take of memory for state, such as 512MB.")
+    ] = None,
+    state_directory: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where rocksdb keeps cold keys while the run lasts.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A configuration file; by default gillnet.toml, if there is one.")
     ] = None,
@@ -84,6 +93,8 @@ def run(
     extra = [f"options.latency_budget={latency_budget}"] if latency_budget else []
     extra += [f"options.max_records={max_records}"] if max_records else []
     extra += [f"options.delivery={delivery}"] if delivery else []
+    state = {"state_backend": state_backend, "state_memory": state_memory, "state_directory": state_directory}
+    extra += [f"options.{name}={value}" for name, value in state.items() if value is not None]
     log_lines(log_format)
     chosen = load_config(config).changed(
         sources=source or (),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from gillnet.core.messages import OutputRecord, RawBatch, Stretch
 
@@ -216,4 +217,49 @@ class Transactions(Protocol):
 
     def close(self) -> None:
         """Give up what is not committed, and release."""
+        ...
+
+
+@runtime_checkable
+class StateBackend(Protocol):
+    """Keeps the state of keys that are cold, for an engine that holds in memory what it has room for.
+
+    Names, states and expiries are byte strings that only the kernel reads: a name is a key's, an expiry the same key's behind
+    the entity and the time from which nothing can read it, so that expiries sort by time. Every call takes a batch of keys.
+    """
+
+    budget: int
+    """Bytes of memory that the engine's own state may take."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether keys may be here already: those of a checkpoint that was restored."""
+        ...
+
+    def fetch(self, names: list[bytes]) -> list[bytes | None]:
+        """Return the state of each name as `keep` got it last, None for a name that is not here."""
+        ...
+
+    def keep(self, names: list[bytes], states: list[bytes], expiries: list[bytes]) -> None:
+        """Keep states, in place of older ones of the same names."""
+        ...
+
+    def expiries(self, begin: bytes, end: bytes, most: int) -> list[bytes]:
+        """Return expiries from ``begin`` up to, not including, ``end``, in their order; ``most`` at the most."""
+        ...
+
+    def forget(self, names: list[bytes], expiries: list[bytes]) -> None:
+        """Forget names and expiries."""
+        ...
+
+    def restore(self, bring: Callable[[Path], None]) -> None:
+        """Let ``bring`` fill an empty directory with the files of an earlier `cut`, and go on from these."""
+        ...
+
+    def cut(self) -> Path:
+        """Return a directory with files that hold what is here now, and never change; whoever asked removes it."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held, files included: a checkpoint is what lasts."""
         ...

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from gillnet._kernel import Batch, Engine
 from gillnet.core.errors import PlanError, StateError
+from gillnet.core.ports import StateBackend
 from gillnet.core.schema import Schema
 from gillnet.operators.progress import StreamProgress, stream_progress
 from gillnet.plan.nodes import EmissionNode, PipelinePlan
@@ -64,6 +65,8 @@ class FeatureOperator:
     ----------
     plan
         The pipeline's plan.
+    backend
+        Where keys are kept that are cold; None for all state in memory. Rows do not depend on it.
 
     Raises
     ------
@@ -77,15 +80,21 @@ class FeatureOperator:
     column), and comes back by TTL as the watermark moves.
     """
 
-    def __init__(self, plan: PipelinePlan) -> None:
+    def __init__(self, plan: PipelinePlan, *, backend: StateBackend | None = None) -> None:
         self.plan = plan
+        self._backend = backend
         try:
             self._engine = Engine(dumps(plan))
         except ValueError as error:
             raise PlanError(f"pipeline {plan.name!r} cannot be executed: {error}.") from error
+        self._spill()
+
+    def _spill(self) -> None:
+        if self._backend is not None:
+            self._engine.spill_to(self._backend, self._backend.budget, self._backend.holds)
 
     @classmethod
-    def restored(cls, plan: PipelinePlan, snapshot: bytes) -> Self:
+    def restored(cls, plan: PipelinePlan, snapshot: bytes, *, backend: StateBackend | None = None) -> Self:
         """Return an operator that goes on where the one that wrote ``snapshot`` stood.
 
         Parameters
@@ -95,6 +104,8 @@ class FeatureOperator:
             the same columns.
         snapshot
             What `snapshot` returned.
+        backend
+            Where the keys are that the snapshot left out, and where cold ones are kept from now on.
 
         Raises
         ------
@@ -104,11 +115,12 @@ class FeatureOperator:
             If the bytes are of another version or plan, torn or changed; restore an earlier snapshot, or read the sources
             again.
         """
-        operator = cls(plan)
+        operator = cls(plan, backend=backend)
         try:
             operator._engine = Engine.restore(dumps(plan), snapshot)
         except ValueError as error:
             raise StateError(f"pipeline {plan.name!r} cannot be restored: {error}.") from error
+        operator._spill()
         return operator
 
     def snapshot(self) -> bytes:
@@ -128,6 +140,20 @@ class FeatureOperator:
             return self._engine.snapshot()
         except ValueError as error:
             raise StateError(f"pipeline {self.plan.name!r} cannot be written to a snapshot: {error}.") from error
+
+    def write_behind(self) -> None:
+        """Let the backend have what has changed since, a few keys with every batch, so that the next snapshot is small.
+
+        To be called after each snapshot that will be part of a checkpoint. Without a backend it does nothing.
+        """
+        self._engine.begin_write_behind()
+
+    def _named(self, error: ValueError) -> Exception:
+        """Return the error by what failed."""
+        kind, _, what = str(error).partition(": ")
+        if kind != "state":
+            return error
+        return StateError(f"pipeline {self.plan.name!r}: {what}.")
 
     def set_replaying(self, replaying: bool) -> None:
         """Say whether the sources give again what a lost run had read since the snapshot; see the notes.
@@ -150,8 +176,17 @@ class FeatureOperator:
         return rows.to_pyarrow().schema
 
     def process(self, stream: str, batch: Batch, arrival_us: int, partitions: Sequence[int] | None = None) -> Processed:
-        """Take decoded records of a stream; ``partitions`` says where each came from."""
-        return Processed(*self._engine.process(stream, batch, arrival_us, partitions))
+        """Take decoded records of a stream; ``partitions`` says where each came from.
+
+        Raises
+        ------
+        StateError
+            If the backend cannot be read or written. The run must end then, and go on from a checkpoint.
+        """
+        try:
+            return Processed(*self._engine.process(stream, batch, arrival_us, partitions))
+        except ValueError as error:
+            raise self._named(error) from error
 
     def closed_sessions(self) -> Batch | None:
         """Return sessions that the watermark has closed, at most `CLOSED_AT_ONCE`; None when there are no more."""
@@ -162,7 +197,10 @@ class FeatureOperator:
 
         ``everything``: all that wait, for a run that ends.
         """
-        return self._engine.release(now_us, everything)
+        try:
+            return self._engine.release(now_us, everything)
+        except ValueError as error:
+            raise self._named(error) from error
 
     def waiting_since_us(self) -> int | None:
         """Return the arrival time of the row that has waited longest; None if none waits."""
@@ -174,7 +212,10 @@ class FeatureOperator:
         Each has its features as they are now and, under `OLD` and their names, as they went out last; under `WAS` and their
         names those that changed, whose names are in `CHANGED`; `REVISION`, and the stream and id of an event that caused it.
         """
-        return self._engine.revisions(most)
+        try:
+            return self._engine.revisions(most)
+        except ValueError as error:
+            raise self._named(error) from error
 
     def matches(self) -> Batch | None:
         """Return matches of patterns that were found, changed or withdrawn since, about `MATCHES_AT_ONCE`; None for no more."""

@@ -1,6 +1,7 @@
-"""Keyed state that outlives a run: checkpoints, in a directory or an object store, and the journal of what came after them."""
+"""Keyed state: where keys are that memory has no room for, checkpoints in a directory or an object store, and the journal behind them."""
 
 from gillnet.state.checkpoints import Checkpoint, CheckpointStore
 from gillnet.state.journal import FileJournal
+from gillnet.state.rocksdb import RocksDBBackend
 
-__all__ = ["Checkpoint", "CheckpointStore", "FileJournal"]
+__all__ = ["Checkpoint", "CheckpointStore", "FileJournal", "RocksDBBackend"]

@@ -4,6 +4,7 @@
 PLACE/owner.json                             the run that may write here: a number that goes up with each start
 PLACE/checkpoint-000000012/state.bin         the engine's snapshot
 PLACE/checkpoint-000000012/manifest.json     written last: what the files must be, where the sources stood, the counts
+PLACE/shared/<sha256>                        files of keys that a state backend keeps, shared by checkpoints (`shared`)
 ```
 A checkpoint without a manifest that names itself by its checksum does not exist: a torn one is passed over, and so is one whose
 files were changed, each with a warning, and the one before it is used. A run that finds a later owner stops: two runs that wrote
@@ -30,7 +31,9 @@ from pyarrow import fs
 
 from gillnet.core.errors import ConfigurationError, FencedError, StateError
 from gillnet.core.files import private, sync_directory
+from gillnet.core.ports import StateBackend
 from gillnet.core.secrets import without_parameters
+from gillnet.state.shared import KEYS, SHARED, SharedFiles, StoredFile
 
 FORMAT = 1
 STATE = "state.bin"
@@ -42,15 +45,6 @@ _NAME = re.compile(r"checkpoint-(\d{9})")
 _LANE = re.compile(r"partition-\d{5}")
 _BLOCK = 1 << 22
 _log = structlog.get_logger("gillnet.state")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A file of a checkpoint, and what it must hold."""
-
-    name: str
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +118,9 @@ class CheckpointStore:
         self._owner: int | None = None
         self.directory: Path | None = Path(self._root) if self._local else None
         """The directory on this machine; None for an object store."""
+        self.written_bytes = 0
+        """Bytes of all files written here so far; less than those of the checkpoints, where these share some."""
+        self._shared = SharedFiles(self._files, self._root, self.directory)
 
     def __repr__(self) -> str:
         return f"CheckpointStore(place={self.place!r})"
@@ -145,11 +142,18 @@ class CheckpointStore:
             except StateError as error:
                 _log.warning("checkpoint passed over", checkpoint=number, reason=str(error))
 
-    def latest(self) -> tuple[Checkpoint, bytes] | None:
+    def latest(self, backend: StateBackend | None = None) -> tuple[Checkpoint, bytes] | None:
         """Return the newest checkpoint that is whole, and its state; None if there is none.
+
+        Parameters
+        ----------
+        backend
+            The state backend of the run: it goes on from the checkpoint's keys.
 
         Raises
         ------
+        ConfigurationError
+            If the checkpoint has keys of a backend, and the run has none.
         StateError
             If there are checkpoints and none is whole: to begin with empty state in silence would lose what they held.
         """
@@ -157,7 +161,9 @@ class CheckpointStore:
         for number in numbers:
             try:
                 checkpoint = self._manifest(number)
-                return checkpoint, self.state(checkpoint)
+                state = self.state(checkpoint)
+                self._restore_keys(checkpoint, backend)
+                return checkpoint, state
             except StateError as error:
                 _log.warning("checkpoint passed over, taking the one before it", checkpoint=number, reason=str(error))
         if any(self._has_manifest(number) for number in numbers):
@@ -195,6 +201,23 @@ class CheckpointStore:
         with self._errors("read"):
             found = self._files.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
             return sorted(info.base_name for info in found if _LANE.fullmatch(info.base_name))
+
+    def _restore_keys(self, checkpoint: Checkpoint, backend: StateBackend | None) -> None:
+        shared = [stored for stored in checkpoint.files if stored.name.startswith(KEYS)]
+        if backend is None:
+            if shared:
+                raise ConfigurationError(
+                    f"Checkpoint {checkpoint.number} of {self.place} was written with the state backend rocksdb, and this run's is "
+                    "memory; go on with --state-backend rocksdb."
+                )
+            return
+
+        def bring(directory: Path) -> None:
+            with self._errors(f"read {SHARED}"):
+                for stored in shared:
+                    self._shared.bring(stored, directory)
+
+        backend.restore(bring)
 
     def state(self, checkpoint: Checkpoint) -> bytes:
         """Return a checkpoint's state, after a look at its checksum.
@@ -255,7 +278,7 @@ class CheckpointStore:
             (self.directory / _directory(number)).chmod(0o700)
         return self.directory / _directory(number) / STATE
 
-    def complete(self, checkpoint: Checkpoint, state: Path) -> Checkpoint:
+    def complete(self, checkpoint: Checkpoint, state: Path, keys: Path | None = None) -> Checkpoint:
         """Put a checkpoint's state in place, then its manifest; it exists from then on. Older ones than are kept go.
 
         Parameters
@@ -264,6 +287,8 @@ class CheckpointStore:
             Without files.
         state
             Where its state lies: what `prepare` gave, synced; or any file, which is uploaded.
+        keys
+            A directory with the files of a backend's keys at the same cut.
 
         Raises
         ------
@@ -275,10 +300,18 @@ class CheckpointStore:
         self._check_owner()
         directory = _directory(checkpoint.number)
         stored = self._put(state, f"{directory}/{STATE}")
-        whole = Checkpoint(**{**_fields(checkpoint), "files": (stored,)})
+        shared, written = self._put_keys(keys)
+        self.written_bytes += stored.bytes + written
+        whole = Checkpoint(**{**_fields(checkpoint), "files": (stored, *shared)})
         self._write(f"{directory}/{MANIFEST}", _sealed(whole))
         self._clean(checkpoint.number)
         return whole
+
+    def _put_keys(self, keys: Path | None) -> tuple[list[StoredFile], int]:
+        if keys is None:
+            return [], 0
+        with self._errors(f"write {SHARED}"):
+            return self._shared.put(keys)
 
     def abandon(self, number: int) -> None:
         """Remove what was written of a checkpoint that will not be completed."""
@@ -324,6 +357,18 @@ class CheckpointStore:
         for number in self.numbers():
             if number < oldest or (number < newest and number not in complete):
                 self.abandon(number)
+        self._clean_shared()
+
+    def _clean_shared(self) -> None:
+        """Remove shared files that no checkpoint names; none while a manifest cannot be read, which may name any."""
+        named: list[StoredFile] = []
+        for number in filter(self._has_manifest, self.numbers()):
+            try:
+                named.extend(self._manifest(number).files)
+            except StateError:
+                return
+        with self._errors(f"clean up {SHARED}"):
+            self._shared.clean(named)
 
     def _owner_now(self) -> int:
         with self._errors("read"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from gillnet.core.errors import StateError
+from gillnet.core.ports import StateBackend
 from gillnet.core.time import Clock, SystemClock
 from gillnet.state.checkpoints import Checkpoint, CheckpointStore
 
@@ -38,12 +40,15 @@ class Taken:
         From the cut until the state was written on this machine; the rest is checking, or uploading.
     took_ms
         From the cut until it was durable.
+    written_bytes
+        What was written for it: less than its files where it shares some with those before.
     """
 
     checkpoint: Checkpoint
     paused_ms: float
     wrote_ms: float
     took_ms: float
+    written_bytes: int
 
 
 @dataclass(slots=True)
@@ -54,7 +59,8 @@ class _Underway:
     began_s: float
     paused_ms: float
     wrote_ms: float = 0.0
-    completing: Future[Checkpoint] | None = None
+    keys: Path | None = None
+    completing: Future[tuple[Checkpoint, int]] | None = None
 
 
 class CheckpointWriter:
@@ -66,14 +72,24 @@ class CheckpointWriter:
         Where they go; this run is its owner.
     in_background
         Fork; otherwise the run stands still while the state is written.
+    backend
+        Whose keys belong to each cut.
 
     Notes
     -----
     While a checkpoint is written, memory grows by the pages that change meanwhile and by the snapshot's bytes, in the child.
     """
 
-    def __init__(self, store: CheckpointStore, *, in_background: bool = True, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore,
+        *,
+        in_background: bool = True,
+        clock: Clock | None = None,
+        backend: StateBackend | None = None,
+    ) -> None:
         self._store = store
+        self._backend = backend
         self._clock = clock or SystemClock()
         self._in_background = in_background and hasattr(os, "fork")
         self._number = store.next_number()
@@ -100,15 +116,18 @@ class CheckpointWriter:
         began_s = self._clock.monotonic_s()
         path = self._store.prepare(checkpoint.number) or _upload_path()
         self._number = checkpoint.number + 1
+        keys = None
         try:
+            keys = None if self._backend is None else self._backend.cut()
             child = _forked(path, snapshot) if self._in_background else None
             if child is None:
                 _write(path, snapshot())
         except (StateError, OSError) as error:
+            _remove(keys)
             self._store.abandon(checkpoint.number)
             raise StateError(f"Checkpoint {checkpoint.number}: the state was not written: {error}.") from error
         paused_ms = (self._clock.monotonic_s() - began_s) * 1_000
-        self._underway = _Underway(checkpoint, path, child, began_s, paused_ms)
+        self._underway = _Underway(checkpoint, path, child, began_s, paused_ms, keys=keys)
 
     def settle(self, *, wait: bool = False) -> Taken | None:
         """Return the checkpoint that has become complete since; None if none has.
@@ -127,26 +146,36 @@ class CheckpointWriter:
             if not self._written(underway, wait=wait):
                 return None
             underway.wrote_ms = (self._clock.monotonic_s() - underway.began_s) * 1_000
-            underway.completing = self._completer.submit(self._complete, underway.checkpoint, underway.path)
+            underway.completing = self._completer.submit(self._complete, underway)
         if not (wait or underway.completing.done()):
             return None
         self._underway = None
-        whole = underway.completing.result()
+        whole, written = underway.completing.result()
         took_ms = (self._clock.monotonic_s() - underway.began_s) * 1_000
-        return Taken(checkpoint=whole, paused_ms=underway.paused_ms, wrote_ms=underway.wrote_ms, took_ms=took_ms)
+        return Taken(
+            checkpoint=whole,
+            paused_ms=underway.paused_ms,
+            wrote_ms=underway.wrote_ms,
+            took_ms=took_ms,
+            written_bytes=written,
+        )
 
-    def _complete(self, checkpoint: Checkpoint, path: Path) -> Checkpoint:
+    def _complete(self, underway: _Underway) -> tuple[Checkpoint, int]:
+        before = self._store.written_bytes
         try:
-            return self._store.complete(checkpoint, path)
+            whole = self._store.complete(underway.checkpoint, underway.path, underway.keys)
+            return whole, self._store.written_bytes - before
         finally:
+            _remove(underway.keys)
             if self._store.directory is None:
-                path.unlink()  # It was written here to be uploaded.
+                underway.path.unlink()  # It was written here to be uploaded.
 
     def close(self) -> None:
         """Give up what is under way, and release."""
         if self._underway is not None and self._underway.child is not None and self._underway.completing is None:
             os.kill(self._underway.child, signal.SIGKILL)
             os.waitpid(self._underway.child, 0)
+            _remove(self._underway.keys)
         self._underway = None
         self._completer.shutdown()
 
@@ -160,6 +189,7 @@ class CheckpointWriter:
         underway.child = None
         if status != 0:
             self._underway = None
+            _remove(underway.keys)
             reason = _reason(underway.path, status)
             self._store.abandon(underway.checkpoint.number)
             raise StateError(f"Checkpoint {underway.checkpoint.number}: the state was not written: {reason}.")
@@ -193,6 +223,11 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _remove(keys: Path | None) -> None:
+    if keys is not None:
+        shutil.rmtree(keys, ignore_errors=True)
 
 
 def _upload_path() -> Path:

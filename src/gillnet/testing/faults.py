@@ -372,13 +372,13 @@ class FaultyStore(CheckpointStore):
         self._faults.at("prepared")
         return path
 
-    def complete(self, checkpoint: Checkpoint, state: Path) -> Checkpoint:
+    def complete(self, checkpoint: Checkpoint, state: Path, keys: Path | None = None) -> Checkpoint:
         """Complete a checkpoint; its state may be torn by then, and nobody has noticed."""
         if self._faults.dies("torn state"):
             data = state.read_bytes()
             state.write_bytes(data[: self._faults.dice.randrange(len(data))])
             raise Crash("torn state")
-        return super().complete(checkpoint, state)
+        return super().complete(checkpoint, state, keys)
 
     def _write(self, path: str, data: bytes) -> None:
         self._faults.full(path)

@@ -216,7 +216,7 @@ def test_what_this_build_cannot_be_told_is_not_advised() -> None:
     )
     assert "rocksdb" not in plain
     assert "--workers" not in plain
-    assert 'state.backend = "rocksdb"' in able
+    assert 'options.state_backend = "rocksdb"' in able
     assert "--workers 4" in able
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gillnet.core.messages import OutputRecord
-    from gillnet.core.ports import Sink, Source, Transactions
+    from gillnet.core.ports import Sink, Source, StateBackend, Transactions
     from gillnet.runtimes.embedded import Checkpoints
     from gillnet.serving import Scorer
     from gillnet.stores.history import HistoryWriter
@@ -172,6 +172,7 @@ def drive(
     history: HistoryWriter | None = None,
     checkpoints: Checkpoints | None = None,
     transactions: Transactions | None = None,
+    backend: StateBackend | None = None,
     open_sink: Callable[[str], Sink | None] | None = None,
     on_alerts: Callable[..., None] | None = None,
     on_turn: Callable[[], None] | None = None,
@@ -195,6 +196,7 @@ def drive(
         history=history,
         checkpoints=checkpoints,
         transactions=transactions,
+        backend=backend,
         on_alerts=on_alerts,
         on_turn=on_turn,
     )

@@ -261,13 +261,14 @@ impl Entity {
         let arrays = self.lane_arrays(batch)?;
         let events = self.prepare(&arrays, batch, times, ids)?;
         let keys = Keys::of(batch, self.id.key.as_deref())?;
+        let known = self.bring_in(&keys, batch.num_rows())?;
         let mut columns = self.columns(batch.num_rows())?;
         let (mut saturated, mut before_others) = (Vec::new(), Vec::new());
         let mut slots = Vec::with_capacity(batch.num_rows());
         let mut values: Vec<Value> = vec![Value::Null; columns.len()];
         for i in 0..batch.num_rows() {
             if i == slots.len() {
-                self.locate(&keys, (batch.num_rows() - i).min(GROUP), &mut slots);
+                self.locate(&keys, &known, (batch.num_rows() - i).min(GROUP), &mut slots);
             }
             if slots[i] == NO_SLOT {
                 columns.iter_mut().for_each(|column| column.push(Value::Null, |_| ""));
@@ -298,10 +299,11 @@ impl Entity {
         let arrays = self.lane_arrays(batch)?;
         let events = self.prepare(&arrays, batch, times, ids)?;
         let keys = Keys::of(batch, self.id.key.as_deref())?;
+        let known = self.bring_in(&keys, batch.num_rows())?;
         let (mut slots, mut before_others) = (Vec::with_capacity(batch.num_rows()), Vec::new());
         for i in 0..batch.num_rows() {
             if i == slots.len() {
-                self.locate(&keys, (batch.num_rows() - i).min(GROUP), &mut slots);
+                self.locate(&keys, &known, (batch.num_rows() - i).min(GROUP), &mut slots);
             }
             if slots[i] != NO_SLOT && self.store.insert(slots[i], &events, i) {
                 before_others.push(i as u32);
@@ -310,10 +312,22 @@ impl Entity {
         Ok(before_others)
     }
 
+    /// Have the keys of a batch in memory, those that are kept elsewhere included. The slots of those that were here already, for
+    /// [`Self::locate`], which need not look for them again; none at all where no key is kept elsewhere.
+    ///
+    /// # Errors
+    /// The host cannot read.
+    pub fn bring_in(&mut self, keys: &Keys<'_>, events: usize) -> Result<Vec<u32>> {
+        self.store.bring_in((0..events).map(|i| keys.get(i)))
+    }
+
     /// Find the slots of the next `events` events, and have the state behind them in the cache: see [`KeyedStore::warm`].
-    fn locate(&mut self, keys: &Keys<'_>, events: usize, slots: &mut Vec<u32>) {
+    fn locate(&mut self, keys: &Keys<'_>, known: &[u32], events: usize, slots: &mut Vec<u32>) {
         let first = slots.len();
-        slots.extend((first..first + events).map(|i| keys.get(i).map_or(NO_SLOT, |key| self.store.locate(key))));
+        slots.extend((first..first + events).map(|i| match known.get(i) {
+            Some(&slot) if slot != NO_SLOT => slot,
+            _ => keys.get(i).map_or(NO_SLOT, |key| self.store.locate(key)),
+        }));
         let known = slots[first..].iter().filter(|&&slot| slot != NO_SLOT);
         black_box(known.fold(0, |all, &slot| all ^ self.store.warm(slot)));
     }
@@ -325,19 +339,28 @@ impl Entity {
         self.store.sweep(slots, horizon);
     }
 
-    /// Write what was swept, and every key.
-    pub fn write_state(&self, out: &mut ByteWriter) {
+    /// Write what was swept, and every key; those that are kept elsewhere as they are here are left out.
+    pub fn write_state(&self, out: &mut ByteWriter, some_elsewhere: bool) {
         out.i64(self.swept_to);
-        self.store.write_state(out);
+        if some_elsewhere {
+            out.flag(self.store.cold().is_some());
+        }
+        match self.store.cold() {
+            Some(_) => self.store.write_dirty(out),
+            None => self.store.write_state(out),
+        }
     }
 
     /// Read what [`Self::write_state`] wrote, into an entity without keys.
     ///
     /// # Errors
     /// Bytes of another version or definition, or torn ones.
-    pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+    pub fn read_state(&mut self, from: &mut ByteReader<'_>, some_elsewhere: bool) -> Result<()> {
         self.swept_to = from.i64()?;
-        self.store.read_state(from)
+        match some_elsewhere && from.flag()? {
+            true => self.store.read_dirty(from),
+            false => self.store.read_state(from),
+        }
     }
 
     /// Read every feature as of each of the root's own events, which were kept before.
@@ -346,6 +369,7 @@ impl Entity {
     /// A batch without the key's column.
     pub fn read_events(&mut self, batch: &RecordBatch, times: &[i64], ids: &[u128]) -> Result<Readings> {
         let keys = Keys::of(batch, self.id.key.as_deref())?;
+        self.bring_in(&keys, batch.num_rows())?;
         let mut columns = self.columns(batch.num_rows())?;
         let mut saturated = Vec::new();
         let mut values: Vec<Value> = vec![Value::Null; columns.len()];
@@ -376,6 +400,7 @@ impl Entity {
     pub fn look_up(&mut self, batch: &RecordBatch, times: &[i64], at: &str) -> Result<Readings> {
         let column = self.id.key.as_ref().map(|_| at);
         let keys = Keys::of(batch, column)?;
+        self.bring_in(&keys, batch.num_rows())?;
         let mut columns = self.columns(batch.num_rows())?;
         let mut saturated = Vec::new();
         let mut values: Vec<Value> = vec![Value::Null; columns.len()];

@@ -26,8 +26,10 @@ mod row_store;
 mod session_timers;
 mod sessions;
 mod snapshot;
+mod spill;
 mod states;
 mod stream;
+mod time;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::concat_batches;
@@ -46,9 +48,10 @@ use self::revise::patterns::changed_by;
 use self::revise::{looked_up_by, Revisions};
 pub use self::revise::{RevisionStats, CAUSE_ID, CAUSE_STREAM, CHANGED, OLD, REVISION, WAS};
 use self::sessions::{session_features, Sessions};
+use self::spill::Spill;
+pub use self::spill::SpillStats;
 pub use self::stream::Outcome;
 use self::stream::{Accepted, StreamState};
-use crate::arrival::watermark;
 use crate::error::{KernelError, Result};
 use crate::expr::Expression;
 use crate::keyed::store::KeyedStore;
@@ -81,6 +84,9 @@ pub struct Engine {
     pending: Option<Pending>,
     joins: Joins,
     parts: PlanParts,
+    spill: Option<Spill>,
+    /// Keys are missing that are kept elsewhere.
+    incomplete: bool,
 }
 
 /// Whether rows are computed as their events arrive, or later, their events being in the state.
@@ -141,9 +147,21 @@ impl Engine {
         let pending = Pending::new(plan.emission, plan.limits.max_pending_rows);
         let joins = Joins::new(&plan.joins, &streams)?;
         let (features, patterns, parts) = (Vec::new(), Patterns::default(), plan.parts.clone());
-        let revisions = None;
-        let mut engine =
-            Self { root, streams, entities, features, sessions, revisions, patterns, pending, joins, parts };
+        let (revisions, spill, incomplete) = (None, None, false);
+        let mut engine = Self {
+            root,
+            streams,
+            entities,
+            features,
+            sessions,
+            revisions,
+            patterns,
+            pending,
+            joins,
+            parts,
+            spill,
+            incomplete,
+        };
         engine.compile_features(plan)?;
         if plan.revisions {
             let Self { streams, entities, patterns, features, .. } = &engine;
@@ -200,16 +218,6 @@ impl Engine {
             .ok_or_else(|| KernelError::Plan(format!("feature number {number} belongs to no entity")))
     }
 
-    /// A partition was assigned to the run: it holds the stream's watermark until it is heard or idle.
-    ///
-    /// # Errors
-    /// An unknown stream.
-    pub fn register_partition(&mut self, stream: &str, partition: i32, now: i64) -> Result<()> {
-        let number = self.stream_number(stream)?;
-        self.streams[number].watermark.register(partition, now);
-        Ok(())
-    }
-
     /// Process decoded records of `stream`, in order of arrival.
     ///
     /// `partitions` gives each record's source partition (all 0 where none); `arrival` is when they were read, in µs.
@@ -223,6 +231,7 @@ impl Engine {
         partitions: Option<&[i32]>,
         arrival: i64,
     ) -> Result<Processed> {
+        self.check_complete()?;
         let number = self.stream_number(stream)?;
         let accepted = self.streams[number].accept(batch, partitions, arrival)?;
         self.joins.arrive(number, &accepted.batch, &accepted.times, &accepted.ids)?;
@@ -230,12 +239,13 @@ impl Engine {
             Some(self.root_rows(&accepted, arrival)?)
         } else if number == self.root {
             self.hold(&accepted, arrival)?;
-            self.release(arrival, false)?
+            self.released(arrival, false)?
         } else {
             self.keep_for_lookups(number, &accepted)?;
-            self.release(arrival, false)?
+            self.released(arrival, false)?
         };
         self.expire(batch.num_rows())?;
+        self.spill(batch.num_rows())?;
         Ok(Processed { outcomes: accepted.outcomes, rows })
     }
 
@@ -247,9 +257,9 @@ impl Engine {
         let Accepted { batch, times, ids, .. } = accepted;
         let changed = self.patterns.keep(&stream.name, batch, times, ids)?;
         let Some(revisions) = &mut self.revisions else { return Ok(()) };
-        revisions.arrived_elsewhere(number, stream.id(), &self.entities, accepted)?;
+        revisions.arrived_elsewhere(number, stream.id(), &mut self.entities, accepted)?;
         let changed: Vec<&[(u32, i64)]> = changed.iter().map(Vec::as_slice).collect();
-        revisions.patterns_changed(number, stream.id(), &self.entities, &changed, accepted)
+        revisions.patterns_changed(number, stream.id(), &mut self.entities, &changed, accepted)
     }
 
     /// The rows of the root stream. With sessions, the batch is cut where it matters whether a session was closed by then, so
@@ -328,7 +338,7 @@ impl Engine {
             revisions.arrived(self.root, number, entity, &readings.before_others, accepted)?;
         }
         let id = self.streams[self.root].id();
-        revisions.patterns_changed(self.root, id, &self.entities, &changed_by(patterns), accepted)?;
+        revisions.patterns_changed(self.root, id, &mut self.entities, &changed_by(patterns), accepted)?;
         revisions.emitted(rows, &accepted.times, &accepted.ids)
     }
 
@@ -343,7 +353,9 @@ impl Engine {
     pub fn revisions(&mut self, most: usize) -> Result<Option<RecordBatch>> {
         let Some(revisions) = &mut self.revisions else { return Ok(None) };
         let names: Vec<String> = self.streams.iter().map(|stream| stream.name.clone()).collect();
-        revisions.next(most, &mut self.entities, &self.patterns, &names)
+        let rows = revisions.next(most, &mut self.entities, &self.patterns, &names)?;
+        self.spill(most)?;
+        Ok(rows)
     }
 
     /// Events that disturbed rows which [`Self::revisions`] has not looked at yet.
@@ -375,26 +387,6 @@ impl Engine {
             }
         });
         reach.fold(root.earliest_accepted().min(pending), i64::min)
-    }
-
-    /// Processing time passes without records: partitions may fall idle.
-    pub fn pass_time(&mut self, now: i64) -> bool {
-        self.streams.iter_mut().fold(false, |changed, stream| stream.watermark.pass_time(now) || changed)
-    }
-
-    /// A restored engine goes on at processing time `now`: see [`crate::arrival::watermark::Watermark::resume`].
-    pub fn resume(&mut self, now: i64) {
-        self.streams.iter_mut().for_each(|stream| stream.watermark.resume(now));
-    }
-
-    /// A bounded stream has ended: its watermark goes to the end of time.
-    ///
-    /// # Errors
-    /// An unknown stream.
-    pub fn finish(&mut self, stream: &str) -> Result<()> {
-        let number = self.stream_number(stream)?;
-        self.streams[number].watermark.finish();
-        Ok(())
     }
 
     /// The sessions that the watermark has closed since the last call, as rows; none if there are none.
@@ -464,16 +456,6 @@ impl Engine {
             read = read.max(own.watermark.current().saturating_sub(root.allowed_lateness_us));
         }
         own.earliest_accepted().min(read)
-    }
-
-    /// The watermark of a stream in µs, or none; and the partition that holds it back.
-    ///
-    /// # Errors
-    /// An unknown stream.
-    pub fn watermark(&self, stream: &str) -> Result<(Option<i64>, Option<i32>)> {
-        let mark = &self.streams[self.stream_number(stream)?].watermark;
-        let current = Some(mark.current()).filter(|&current| current != watermark::NONE);
-        Ok((current, mark.slowest().map(|(partition, _)| partition)))
     }
 
     /// Sizes of the whole state. Walks over all keys.

@@ -180,7 +180,7 @@ impl Engine {
         let changed = self.patterns.keep(&root.name, batch, times, ids)?;
         if let Some(revisions) = &mut self.revisions {
             let changed: Vec<&[(u32, i64)]> = changed.iter().map(Vec::as_slice).collect();
-            revisions.patterns_changed(self.root, root.id(), &self.entities, &changed, accepted)?;
+            revisions.patterns_changed(self.root, root.id(), &mut self.entities, &changed, accepted)?;
         }
         if let Some(pending) = &mut self.pending {
             pending.hold(accepted, arrival);
@@ -194,6 +194,13 @@ impl Engine {
     /// # Errors
     /// An expression that fails.
     pub fn release(&mut self, now: i64, all: bool) -> Result<Option<RecordBatch>> {
+        self.check_complete()?;
+        let rows = self.released(now, all)?;
+        self.spill(rows.as_ref().map_or(0, RecordBatch::num_rows))?;
+        Ok(rows)
+    }
+
+    pub(super) fn released(&mut self, now: i64, all: bool) -> Result<Option<RecordBatch>> {
         let Some(mut pending) = self.pending.take() else { return Ok(None) };
         let watermark = self.streams[self.root].watermark.current();
         let complete_to = if all { i64::MAX } else { self.complete_to(pending.emission) };

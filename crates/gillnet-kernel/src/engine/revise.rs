@@ -248,7 +248,7 @@ impl Revisions {
         &mut self,
         stream: usize,
         id: &str,
-        entities: &[Entity],
+        entities: &mut [Entity],
         accepted: &Accepted,
     ) -> Result<()> {
         let id_column = accepted.batch.schema().index_of(id)?;
@@ -258,6 +258,7 @@ impl Revisions {
                 continue;
             }
             let keys = entities[entity].keys(&accepted.batch)?;
+            entities[home].bring_in(&keys, accepted.len())?;
             let store = &entities[home].store;
             for (i, &time) in accepted.times.iter().enumerate() {
                 let Some(key) = keys.get(i).filter(|_| time <= self.newest_root) else { continue };
@@ -290,6 +291,7 @@ impl Revisions {
     ) -> Result<Option<RecordBatch>> {
         loop {
             if self.work.is_empty() {
+                self.bring_in(entities)?;
                 self.gather(entities);
             }
             let Some(chunk) = self.take_work(most) else {
@@ -303,16 +305,34 @@ impl Revisions {
         }
     }
 
+    /// Have the disturbed keys in memory, and those that know which rows read them.
+    fn bring_in(&self, entities: &mut [Entity]) -> Result<()> {
+        if entities.iter().all(|entity| entity.store.cold().is_none()) {
+            return Ok(());
+        }
+        let count = entities.len();
+        for (number, entity) in entities.iter_mut().enumerate() {
+            let disturbed = self.disturbed.keys().filter(|(of, _)| *of == number || self.home(*of, count) == number);
+            entity.store.bring_in(disturbed.map(|(_, key)| Some(key.as_str())))?;
+        }
+        Ok(())
+    }
+
+    /// The entity that knows the rows which read a disturbed entity or, behind those, pattern.
+    fn home(&self, disturbed: usize, entities: usize) -> usize {
+        match disturbed.checked_sub(entities) {
+            Some(pattern) => self.patterns[pattern].home,
+            None => self.watched.iter().find(|w| w.entity == disturbed).map_or(disturbed, |w| w.home),
+        }
+    }
+
     /// From disturbed keys to the rows that lie in their reach.
     fn gather(&mut self, entities: &[Entity]) {
         self.causes = 0;
         (self.work_keys, self.work_causes) = (Vec::new(), Vec::new());
         let mut found: Vec<Affected> = Vec::new();
         for ((entity, key), mut causes) in std::mem::take(&mut self.disturbed) {
-            let home = match entity.checked_sub(entities.len()) {
-                Some(pattern) => self.patterns[pattern].home,
-                None => self.watched.iter().find(|w| w.entity == entity).map_or(entity, |w| w.home),
-            };
+            let home = self.home(entity, entities.len());
             let Some(home_slot) = entities[home].store.find(&key) else { continue };
             causes.sort_by_key(|cause| cause.order);
             let Some(until) = reaches(&causes, entities.get(entity), &key) else { continue };
@@ -405,6 +425,8 @@ impl Revisions {
         columns: &mut [ArrayRef],
     ) -> Result<()> {
         affected.sort_unstable_by_key(|affected| (affected.key, affected.order));
+        let keys = affected.iter().map(|affected| Some(self.work_keys[affected.key as usize].as_str()));
+        entity.store.bring_in(keys)?;
         let own = entity.reader == Reader::Own;
         let mut fresh = entity.columns(affected.len())?;
         // (0, row): as it was; (1, reading): read again.

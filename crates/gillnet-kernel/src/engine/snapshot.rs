@@ -28,6 +28,8 @@ const HEADER: usize = 32;
 type Part = (&'static str, u8);
 const STREAMS: Part = ("streams", 1);
 const ENTITIES: Part = ("entities", 1);
+/// The same where keys are kept elsewhere too.
+const DIRTY_ENTITIES: Part = ("changed keys", 1);
 const SESSIONS: Part = ("sessions", 1);
 const REVISIONS: Part = ("revisions", 2);
 const PATTERNS: Part = ("patterns", 1);
@@ -41,8 +43,21 @@ impl Engine {
     /// [`KernelError::State`] for a plan with a part whose state cannot be written yet.
     pub fn snapshot(&self) -> Result<Vec<u8>> {
         // Every field is named, so that a new one is not forgotten.
-        let Self { root: _, streams, entities, features: _, sessions, revisions, patterns, pending, joins, parts } =
-            self;
+        let Self {
+            root: _,
+            streams,
+            entities,
+            features: _,
+            sessions,
+            revisions,
+            patterns,
+            pending,
+            joins,
+            parts,
+            spill,
+            incomplete: _,
+        } = self;
+        self.check_complete()?;
         parts.check_written()?;
         let mut out = ByteWriter::default();
         out.raw(&[0; HEADER]);
@@ -51,8 +66,9 @@ impl Engine {
             streams.iter().for_each(|stream| stream.write_state(out));
             Ok(())
         })?;
-        write_part(&mut out, ENTITIES, |out| {
-            entities.iter().for_each(|entity| entity.write_state(out));
+        let elsewhere = spill.is_some();
+        write_part(&mut out, if elsewhere { DIRTY_ENTITIES } else { ENTITIES }, |out| {
+            entities.iter().for_each(|entity| entity.write_state(out, elsewhere));
             Ok(())
         })?;
         if !patterns.is_empty() {
@@ -106,7 +122,11 @@ impl Engine {
     fn read_parts(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
         let (readers, streams) = (self.entities.len() + self.patterns.len(), self.streams.len());
         read_part(from, STREAMS, |from| self.streams.iter_mut().try_for_each(|stream| stream.read_state(from)))?;
-        read_part(from, ENTITIES, |from| self.entities.iter_mut().try_for_each(|entity| entity.read_state(from)))?;
+        let elsewhere = from.clone().text()? == DIRTY_ENTITIES.0;
+        read_part(from, if elsewhere { DIRTY_ENTITIES } else { ENTITIES }, |from| {
+            self.entities.iter_mut().try_for_each(|entity| entity.read_state(from, elsewhere))
+        })?;
+        self.incomplete = elsewhere;
         if !self.patterns.is_empty() {
             read_part(from, PATTERNS, |from| self.patterns.iter_mut().try_for_each(|p| p.read_state(from)))?;
         }

@@ -175,6 +175,15 @@ impl Layout {
         self.windows.iter().map(|w| w.window.retention_us()).max().unwrap_or(0)
     }
 
+    /// How long what dropped events leave behind can be read after they were dropped.
+    pub fn floors_outlive_us(&self) -> i64 {
+        let sizes = self.floors.iter().filter_map(|floor| match *floor {
+            Floor::Latest { size_us, .. } => Some(size_us),
+            _ => None,
+        });
+        sizes.max().map_or(0, |size| size.saturating_sub(self.retention_us()).max(0))
+    }
+
     /// How far ahead an event can change readings other than those of window `except`; without bound where that is by a
     /// session, which may move every later one of an unbroken chain.
     pub fn influence_us(&self, except: usize) -> i64 {

@@ -1,6 +1,7 @@
 //! All keys of one entity: find a key's state, let events arrive or read as of a time, and give memory back by TTL.
 
 mod sizes;
+mod spill;
 mod stored;
 
 use arrow::array::{
@@ -13,6 +14,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use self::spill::Cold;
 use super::interner::Interner;
 use super::key::{KeyState, Scratch, SessionSpan, Value};
 use super::layout::{LaneType, Layout};
@@ -41,6 +43,12 @@ pub struct EventBatch<'a> {
 struct Slot {
     key: CompactString,
     used: bool,
+    /// Since the hand that lets cold keys leave came by last.
+    touched: bool,
+    /// Changed since it was last handed over.
+    dirty: bool,
+    /// Chosen to leave.
+    leaving: bool,
     state: KeyState,
 }
 
@@ -86,6 +94,9 @@ pub struct KeyedStore {
     sweep_at: usize,
     max_events_per_key: usize,
     events: usize,
+    /// Before which event time no event can be read any more.
+    horizon: i64,
+    cold: Option<Box<Cold>>,
 }
 
 impl KeyedStore {
@@ -106,6 +117,8 @@ impl KeyedStore {
             sweep_at: 0,
             max_events_per_key: max_events_per_key.max(1),
             events: 0,
+            horizon: i64::MIN,
+            cold: None,
         }
     }
 
@@ -127,7 +140,8 @@ impl KeyedStore {
     pub fn arrive(&mut self, slot: u32, batch: &EventBatch<'_>, i: usize) -> Arrived<'_> {
         self.make_room(slot);
         self.fill_row(batch, i);
-        let Slot { state, .. } = &mut self.slots[slot];
+        let Slot { state, touched, dirty, .. } = &mut self.slots[slot];
+        (*touched, *dirty) = (true, true);
         let before_others = state.arrive(&self.layout, &self.row, &mut self.scratch, &mut self.values);
         self.events += 1;
         let saturated = state.saturated(&self.layout, batch.times[i] - self.layout.retention_us());
@@ -136,7 +150,8 @@ impl KeyedStore {
 
     /// Every output as of the event at `order`, which `slot` holds, over all that is known now; and whether that is saturated.
     pub fn read_event(&mut self, slot: u32, order: OrderKey) -> (&[Value], bool) {
-        let Slot { state, .. } = &mut self.slots[slot];
+        let Slot { state, touched, .. } = &mut self.slots[slot];
+        *touched = true;
         state.read_event(&self.layout, order, &mut self.scratch, &mut self.values);
         (&self.values, state.saturated(&self.layout, order.0 - self.layout.retention_us()))
     }
@@ -156,7 +171,9 @@ impl KeyedStore {
         self.make_room(slot);
         self.fill_row(batch, i);
         self.events += 1;
-        self.slots[slot].state.insert(&self.layout, &self.row)
+        let Slot { state, touched, dirty, .. } = &mut self.slots[slot];
+        (*touched, *dirty) = (true, true);
+        state.insert(&self.layout, &self.row)
     }
 
     /// Read every output of `key` as of `time`. `None` for a key that no event has.
@@ -179,7 +196,8 @@ impl KeyedStore {
 
     /// Every output of `slot` as of `time`, and whether that is saturated.
     pub fn read_as_of(&mut self, slot: u32, time: i64) -> (&[Value], bool) {
-        let Slot { state, .. } = &mut self.slots[slot];
+        let Slot { state, touched, .. } = &mut self.slots[slot];
+        *touched = true;
         state.read(&self.layout, time, &mut self.scratch, &mut self.values);
         (&self.values, state.saturated(&self.layout, time - self.layout.retention_us()))
     }
@@ -203,6 +221,7 @@ impl KeyedStore {
 
     /// Prune up to `slots` keys, going round: events before `horizon` go, and keys that nothing can read any more.
     pub fn sweep(&mut self, slots: usize, horizon: i64) {
+        self.horizon = self.horizon.max(horizon);
         for _ in 0..slots.min(self.slots.places()) {
             let Some(slot) = self.next_to_sweep() else { break };
             self.prune_slot(slot, horizon);
@@ -307,6 +326,7 @@ impl KeyedStore {
         self.events += rows.len() / stride;
         let state = KeyState::from_parts(&self.layout, rows, decoded.floors);
         let place = &mut self.slots[slot];
+        place.dirty = true;
         let replaced = std::mem::replace(&mut place.state, state);
         for event in replaced.rows().chunks_exact(stride) {
             self.events -= 1;
@@ -363,7 +383,7 @@ impl KeyedStore {
         if let Some(entry) = found {
             return entry.slot;
         }
-        let slot = self.slots.insert(Slot { key: key.into(), used: true, state: KeyState::default() });
+        let slot = self.slots.insert(Slot { key: key.into(), used: true, ..Slot::default() });
         self.index.insert_unique(spread(tag), Entry { slot, tag }, spread_entry);
         slot
     }

@@ -175,7 +175,9 @@ def _less_to_write(readings: Readings) -> tuple[str, ...]:
 
 
 def _incremental(readings: Readings) -> tuple[str, ...]:
-    return ('state.backend = "rocksdb"',) if "rocksdb" in readings.options and readings.backend == "memory" else ()
+    return (
+        ('options.state_backend = "rocksdb"',) if "rocksdb" in readings.options and readings.backend == "memory" else ()
+    )
 
 
 RULES = (

@@ -320,7 +320,7 @@ def _elsewhere(readings: Readings) -> str:
 
 
 def _backend(readings: Readings) -> tuple[str, ...]:
-    return ('state.backend = "rocksdb"',) if _elsewhere(readings) else ()
+    return ('options.state_backend = "rocksdb"',) if _elsewhere(readings) else ()
 
 
 RULES = (

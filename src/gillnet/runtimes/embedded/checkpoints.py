@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from gillnet.core.errors import ConfigurationError, FencedError, StateError
-from gillnet.core.ports import Journal, MarkingSource, ReplayableSource, Source
+from gillnet.core.ports import Journal, MarkingSource, ReplayableSource, Source, StateBackend
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics
 from gillnet.operators.features import FeatureOperator
@@ -39,6 +39,8 @@ class Checkpoints:
         Write them beside the run.
     journal
         Where the steps behind the newest one are noted; None for none: what came behind it is then read again, in other batches.
+    backend
+        The run's state backend, whose keys are part of each; None for all state in memory.
 
     Attributes
     ----------
@@ -61,17 +63,19 @@ class Checkpoints:
         in_background: bool = True,
         journal: Journal | None = None,
         clock: Clock | None = None,
+        backend: StateBackend | None = None,
     ) -> None:
         self.journal = journal
         self._clock = clock or SystemClock()
         self._interval_s = interval_s
+        self._backend = backend
         store.own()
         self._kept = deque(sorted(store.checkpoints(), key=lambda known: known.number), maxlen=store.keep)
-        found = store.latest()
+        found = store.latest(backend)
         self.restored: Checkpoint | None = found[0] if found else None
         self._state = found[1] if found else b""
         self.started_us = self.restored.started_us if self.restored else self._clock.now_us()
-        self._writer = CheckpointWriter(store, in_background=in_background, clock=clock)
+        self._writer = CheckpointWriter(store, in_background=in_background, clock=clock, backend=backend)
         self._begun_s = self._clock.monotonic_s()
         self._place = store.place
         self._cut: Mapping[str, Any] = self.restored.journal if self.restored else {}
@@ -107,13 +111,13 @@ class Checkpoints:
                     "read from a topic or a file, or run without checkpoints."
                 )
         if self.restored is None:
-            return FeatureOperator(plan)
+            return FeatureOperator(plan, backend=self._backend)
         if self.restored.pipeline != plan.name:
             raise StateError(
                 f"Checkpoints {self._place}: they are of the pipeline {self.restored.pipeline!r}, and this is {plan.name!r}; "
                 "name a place of its own for each pipeline."
             )
-        operator = FeatureOperator.restored(plan, self._state)
+        operator = FeatureOperator.restored(plan, self._state, backend=self._backend)
         self._state = b""
         for stream, source in sources.items():
             assert isinstance(source, ReplayableSource)
@@ -183,6 +187,7 @@ class Checkpoints:
         metrics.checkpoint = {
             "number": taken.checkpoint.number,
             "bytes": taken.checkpoint.bytes,
+            "written_bytes": taken.written_bytes,
             "paused_ms": round(taken.paused_ms, 3),
             "wrote_ms": round(taken.wrote_ms, 3),
             "took_ms": round(taken.took_ms, 3),

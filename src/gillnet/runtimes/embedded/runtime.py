@@ -15,7 +15,7 @@ import structlog
 
 from gillnet.core.errors import ConfigurationError, StateError
 from gillnet.core.messages import RawBatch
-from gillnet.core.ports import PartitionedSource, Source, Transactions
+from gillnet.core.ports import PartitionedSource, Source, StateBackend, Transactions
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics
 from gillnet.operators.features import FeatureOperator
@@ -69,6 +69,8 @@ class EmbeddedRuntime:
         From which the run goes on, and where it leaves its own; None for state that begins empty and ends with the run.
     transactions
         Which the outputs are written through, for exactly-once; None for at-least-once.
+    backend
+        Where cold keys are kept, the one of the checkpoints too; closed with the run. None for all state in memory.
     on_alerts
         Called with each batch's alerts, for a display, on the thread that scores; it must not block.
     on_turn
@@ -101,6 +103,7 @@ class EmbeddedRuntime:
         history: HistoryWriter | None = None,
         checkpoints: Checkpoints | None = None,
         transactions: Transactions | None = None,
+        backend: StateBackend | None = None,
         on_alerts: Callable[[list[Alert]], None] | None = None,
         on_turn: Callable[[], None] | None = None,
     ) -> None:
@@ -108,6 +111,7 @@ class EmbeddedRuntime:
         self.plan = plan
         self.options = options or RuntimeOptions()
         self.metrics = RunMetrics()
+        self._backend = backend
         self._clock = clock or SystemClock()
         self._checkpoints = checkpoints
         self._outputs = outputs
@@ -118,7 +122,7 @@ class EmbeddedRuntime:
         self._sources = dict(sorted(sources.items(), key=lambda item: item[0] == plan.root))
         self.flow = Flow(
             plan,
-            checkpoints.restore(plan, sources, self.metrics) if checkpoints else FeatureOperator(plan),
+            checkpoints.restore(plan, sources, self.metrics) if checkpoints else FeatureOperator(plan, backend=backend),
             outputs=outputs,
             scorer=scorer,
             options=self.options,
@@ -256,6 +260,8 @@ class EmbeddedRuntime:
             if self._transactions is not None:
                 closing.callback(self._transactions.close)
             closing.callback(self._outputs.close)
+            if self._backend is not None:
+                closing.callback(self._backend.close)
             if self._history is not None:
                 closing.callback(self._history.close)
             closing.callback(self.flow.overlapped.close)
@@ -372,6 +378,7 @@ class EmbeddedRuntime:
     def _begin_checkpoint(self, checkpoints: Checkpoints) -> None:
         remembered = {**self.flow.remembered(), "ended": sorted(self._done)}
         checkpoints.begin(self.plan, self._sources, self.metrics, remembered, self.features.snapshot, self._writer)
+        self.features.write_behind()
         self._unchecked = False
 
     def _last_checkpoint(self) -> None:

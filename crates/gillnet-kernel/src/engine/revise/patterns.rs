@@ -59,7 +59,7 @@ impl Revisions {
         &mut self,
         stream: usize,
         id: &str,
-        entities: &[Entity],
+        entities: &mut [Entity],
         changed: &[&[(u32, i64)]],
         accepted: &Accepted,
     ) -> Result<()> {
@@ -68,8 +68,9 @@ impl Revisions {
             if *from != stream {
                 continue;
             }
-            let (home, same_time) = (&entities[*home].store, !own);
             let keys = Keys::of(&accepted.batch, key.as_deref())?;
+            entities[*home].bring_in(&keys, accepted.len())?;
+            let (home, same_time) = (&entities[*home].store, !own);
             let id_column = accepted.batch.schema().index_of(id)?;
             let mut causes = Vec::new();
             for (i, until) in changed.iter().map(|&(i, until)| (i as usize, until)) {

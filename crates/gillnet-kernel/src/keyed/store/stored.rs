@@ -24,6 +24,11 @@ impl KeyedStore {
             return;
         }
         out.text(&slot.key);
+        self.write_state_of(slot, out);
+    }
+
+    /// Write a key with every event that it holds, and where its chunks end.
+    pub(super) fn write_state_of(&self, slot: &Slot, out: &mut ByteWriter) {
         let lengths = slot.state.chunk_lengths();
         out.count(lengths.len());
         lengths.iter().for_each(|&length| out.u16(length));
@@ -52,6 +57,16 @@ impl KeyedStore {
             return Ok(Slot::default());
         }
         let key = from.text()?.into();
+        let (state, events) = self.read_state_of(from)?;
+        self.events += events;
+        Ok(Slot { key, used: true, dirty: true, state, ..Slot::default() })
+    }
+
+    /// Read what [`Self::write_state_of`] wrote; also the number of its events, which the store does not count yet.
+    ///
+    /// # Errors
+    /// Bytes of another version or definition, or torn ones.
+    pub(super) fn read_state_of(&mut self, from: &mut ByteReader<'_>) -> Result<(KeyState, usize)> {
         let lengths = from.list(ByteReader::u16)?;
         let decoded = codec::decode(&self.layout, from.bytes()?)?;
         let events = decoded.rows.len() / self.layout.stride();
@@ -61,8 +76,7 @@ impl KeyedStore {
         }
         let mut rows = decoded.rows;
         self.own_texts(&mut rows, &decoded.texts);
-        self.events += events;
-        Ok(Slot { key, used: true, state: KeyState::from_chunks(&self.layout, rows, decoded.floors, &lengths) })
+        Ok((KeyState::from_chunks(&self.layout, rows, decoded.floors, &lengths), events))
     }
 
     /// Let a key be found.
