@@ -76,19 +76,24 @@ def build_runtime(
     for name in at_start:
         outputs.wanted(name)
     backend = open_backend(config)
-    checkpoints = None if config.checkpoints is None else open_checkpoints(config, backend)
-    return EmbeddedRuntime(
-        plan,
-        sources=open_sources(plan, config),
-        outputs=outputs,
-        scorer=scorer,
-        options=config.options,
-        history=open_history(config, checkpoints),
-        checkpoints=checkpoints,
-        backend=backend,
-        on_alerts=on_alerts,
-        on_turn=on_turn,
-    )
+    try:
+        checkpoints = None if config.checkpoints is None else open_checkpoints(config, backend)
+        return EmbeddedRuntime(
+            plan,
+            sources=open_sources(plan, config),
+            outputs=outputs,
+            scorer=scorer,
+            options=config.options,
+            history=open_history(config, checkpoints),
+            checkpoints=checkpoints,
+            backend=backend,
+            on_alerts=on_alerts,
+            on_turn=on_turn,
+        )
+    except BaseException:
+        if backend is not None:
+            backend.close()  # Its files are of no use without the run.
+        raise
 
 
 def open_backend(config: RunConfig) -> RocksDBBackend | None:
