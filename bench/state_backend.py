@@ -121,13 +121,13 @@ def larger(arguments: argparse.Namespace, place: str) -> dict[str, Any]:
     store = CheckpointStore(Path(place) / "checkpoints")
     store.own()
     writer = CheckpointWriter(store, backend=backend)
-    quiet = rng.integers(0, arguments.keys // 1_000, BATCH * 200)
     found["first"] = of(take(writer, operator))
-    # What was in memory at the first cut is handed over with the batches that follow; then the second one has it.
-    arrive(operator, events.batches(quiet))
-    found["second"] = of(take(writer, operator))
-    arrive(operator, events.batches(quiet[: BATCH * 50]))
-    take(writer, operator)
+    # What was in memory at the first cut is handed over with the batches that follow, here of repetitions; then the second has it.
+    (again,) = events.batches(np.zeros(1, np.int64))
+    repeated = again.take([0] * BATCH)
+    for _ in range(2):
+        arrive(operator, iter([repeated] * (arguments.keys // BATCH)))
+        found["second"] = of(take(writer, operator))
     arrive(operator, events.batches(rng.choice(arguments.keys, arguments.keys // 100, replace=False)))
     found["after_1_percent"] = of(taken := take(writer, operator))
     found["written_of_whole"] = taken.written_bytes / taken.checkpoint.bytes

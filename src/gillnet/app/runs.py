@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -84,21 +85,28 @@ def build_runtime(
     outputs = Outputs(open_output)
     for name in at_start:
         outputs.wanted(name)
-    backend = open_backend(config)
-    checkpoints = None if config.checkpoints is None else open_checkpoints(config, transactions, backend)
-    runtime = EmbeddedRuntime(
-        plan,
-        sources=open_sources(plan, config),
-        outputs=outputs,
-        scorer=scorer,
-        options=config.options,
-        history=open_history(config, checkpoints, lane),
-        checkpoints=checkpoints,
-        transactions=transactions,
-        backend=backend,
-        on_alerts=on_alerts,
-        on_turn=in_turn(on_turn, None if recorder is None else recorder.on_turn),
-    )
+    # Should one of them fail, what was opened before is of no use without the run.
+    with ExitStack() as undo:
+        if transactions is not None:
+            undo.callback(transactions.close)
+        backend = open_backend(config)
+        if backend is not None:
+            undo.callback(backend.close)
+        checkpoints = None if config.checkpoints is None else open_checkpoints(config, transactions, backend)
+        runtime = EmbeddedRuntime(
+            plan,
+            sources=open_sources(plan, config),
+            outputs=outputs,
+            scorer=scorer,
+            options=config.options,
+            history=open_history(config, checkpoints, lane),
+            checkpoints=checkpoints,
+            transactions=transactions,
+            backend=backend,
+            on_alerts=on_alerts,
+            on_turn=in_turn(on_turn, None if recorder is None else recorder.on_turn),
+        )
+        undo.pop_all()
     if recorder is not None:
         recorder.watch(runtime)
     return runtime

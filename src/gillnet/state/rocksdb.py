@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 MEMORY = 512 << 20
 """Bytes of memory for state, unless said otherwise."""
-LEAST_MEMORY = 32 << 20
+LEAST_MEMORY = 64 << 20
 
 _EXPIRY = "expiry"
 # Parts of the memory. What is left of it beside the keys' part is the allocator's and RocksDB's own.
 _KEYS_SHARE, _CACHE_SHARE, _WRITE_BUFFER_SHARE = 0.5, 0.125, 1 / 32
-_LEAST_WRITE_BUFFER = 2 << 20
+_LEAST_WRITE_BUFFER = 8 << 20
 _BLOCK_BYTES = 4 << 10
 _FILE_BYTES = 32 << 20
 _BLOOM_BITS = 10

@@ -178,7 +178,7 @@ def test_options_choose_the_backend(tmp_path):
         opened(state_backend="disk")
     with pytest.raises(ConfigurationError, match="state_memory: 'much' is no size; write it as 512MB or 4GB"):
         opened(state_backend="rocksdb", state_memory="much")
-    with pytest.raises(ConfigurationError, match="are too few; give 32MB or more"):
+    with pytest.raises(ConfigurationError, match="are too few; give 64MB or more"):
         opened(state_backend="rocksdb", state_memory="1MB", state_directory=str(tmp_path / "t"))
     with pytest.raises(
         ConfigurationError, match="state_memory is the state backend rocksdb's, and this run's is memory"
