@@ -28,6 +28,8 @@ ALLOWED = {
     # A user's own file is loaded as the module that it is: that is what `gillnet run app.py` is for.
     ("src/gillnet/app/loading.py", "exec_module"),
     ("src/gillnet/app/loading.py", "importlib.import_module(...)"),
+    # The C library that the process runs on already, asked for the size of its heap.
+    ("src/gillnet/observability/process.py", "ctypes.CDLL(...)"),
 }
 
 

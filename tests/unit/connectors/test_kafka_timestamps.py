@@ -19,11 +19,11 @@ class Message:
 
 
 @pytest.mark.parametrize(
-    ("kind", "timestamp_us"),
+    ("kind", "expected_us"),
     [(TIMESTAMP_LOG_APPEND_TIME, 5_000), (TIMESTAMP_CREATE_TIME, 5_000), (TIMESTAMP_NOT_AVAILABLE, None)],
 )
-def test_a_record_arrived_when_its_timestamp_says(kind: int, timestamp_us: int | None) -> None:
-    assert timestamp_us([Message(kind, 5)], 0) == timestamp_us
+def test_a_record_arrived_when_its_timestamp_says(kind: int, expected_us: int | None) -> None:
+    assert timestamp_us([Message(kind, 5)], 0) == expected_us
 
 
 @pytest.mark.parametrize(

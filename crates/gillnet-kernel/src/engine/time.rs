@@ -17,7 +17,11 @@ impl Engine {
 
     /// Processing time passes without records: partitions may fall idle.
     pub fn pass_time(&mut self, now: i64) -> bool {
-        self.streams.iter_mut().fold(false, |changed, stream| stream.watermark.pass_time(now) || changed)
+        let mut changed = false;
+        for stream in &mut self.streams {
+            changed |= stream.watermark.pass_time(now);
+        }
+        changed
     }
 
     /// A restored engine goes on at processing time `now`: see [`crate::arrival::watermark::Watermark::resume`].
