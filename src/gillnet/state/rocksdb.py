@@ -190,9 +190,8 @@ class RocksDBBackend:
         table.set_block_cache(self._cache)
         table.set_block_size(_BLOCK_BYTES)
         table.set_bloom_filter(_BLOOM_BITS, False)
-        # Filters and indices count against the memory as well, so that it holds however large the state is.
-        table.set_cache_index_and_filter_blocks(True)
-        table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+        # Filters and indices beside the cache, about 4 bytes a key: inside it keys would push them out, and a read costs twice as much.
+        table.set_cache_index_and_filter_blocks(False)
         table.set_format_version(5)
         options.set_block_based_table_factory(table)
         options.set_write_buffer_size(max(int(memory * _WRITE_BUFFER_SHARE), _LEAST_WRITE_BUFFER))

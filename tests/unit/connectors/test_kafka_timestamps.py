@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE
 
+from gillnet.connectors.kafka.places import timestamp_us
 from gillnet.lifecycle.lateness import opening
 
 
