@@ -207,7 +207,9 @@ class HistoryWriter:
             import pyarrow.parquet as pq
 
             paths = [path for path, _ in stream.small]
-            table = pa.concat_tables([pq.read_table(path, partitioning=None) for path in paths])
+            tables = [pq.read_table(path, partitioning=None) for path in paths]
+            # One that only says how far a stream is may be from before the first event, whose columns it does not know.
+            table = pa.concat_tables([table for table in tables if table.num_rows] or tables[-1:])
             first, last = (int(_NAME.fullmatch(path.name)[n]) for path, n in ((paths[0], 1), (paths[-1], 2)))  # type: ignore[index]
             self._write(stream, table, first, last)
             for path in paths:

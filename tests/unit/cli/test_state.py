@@ -160,12 +160,11 @@ def test_a_checkpoint_without_a_plan_needs_the_definition(
     """Manifests of the version before had no plan."""
     import hashlib
 
-    (directory,) = (tmp_path / "ck").glob("checkpoint-*")
-    path = directory / "manifest.json"
-    body = json.loads(json.loads(path.read_text())["checkpoint"])
-    del body["plan"]
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    path.write_text(json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "checkpoint": text}))
+    for path in (tmp_path / "ck").glob("checkpoint-*/manifest.json"):
+        body = json.loads(json.loads(path.read_text())["checkpoint"])
+        del body["plan"]
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+        path.write_text(json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "checkpoint": text}))
     result = gillnet("state", "list", "ck")
     assert result.exit_code == 1
     assert "--app" in result.stderr

@@ -173,6 +173,26 @@ def test_a_history_is_cut_inside_a_file_and_whole_files_go(tmp_path):
     assert History(tmp_path).runs() == [run]
 
 
+def test_a_history_that_first_says_how_far_a_stream_is_and_then_has_events_is_one(tmp_path):
+    import pyarrow as pa
+
+    def places(number: int) -> dict[str, Any]:
+        return {"__arrival_time": 5, "__partition": 0, "__offset": None, "__batch": number}
+
+    first = HistoryWriter(tmp_path, run=7)
+    first.append("s", pa.record_batch({"id": ["a"]}), places(0))
+    first.close()
+    again = HistoryWriter(tmp_path, run=7)
+    again.cut(1)
+    again.passed("s", 3)
+    again.commit()
+    again.append("s", pa.record_batch({"id": ["b"]}), places(1))
+    again.close()
+    (run,) = History(tmp_path).runs()
+    assert [e.column("id").to_pylist() for _, e in micro_batches(run)] == [["a"], ["b"]]
+    assert run.watermarks == {"s": 3}
+
+
 def test_a_failed_checkpoint_is_told_and_the_run_goes_on(tmp_path, monkeypatch):
     clock = SimulatedClock()
     kept = checkpoints(tmp_path, clock)
