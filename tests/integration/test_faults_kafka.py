@@ -135,6 +135,34 @@ def test_a_broker_that_goes_away_is_waited_for_and_told_of(fragile: Bench, outag
     assert set(fragile.ids()) == set(written)
 
 
+@pytest.mark.parametrize(("outage", "seconds"), [("paused", 8), ("restarted", 3)])
+def test_with_exactly_once_an_outage_is_waited_for_and_nothing_is_said_twice(
+    fragile: Bench, outage: str, seconds: int
+) -> None:
+    """A transaction that is open, or being committed, when the broker goes away is committed when it is back."""
+    place = ["--checkpoints", str(fragile.directory / "place"), "--delivery", "exactly-once"]
+    settings = [f"options.transactional_id={fragile.name}"]
+    with Load(fragile.kafka, fragile.topic, rate=1_000) as load:
+        process = fragile.start(options=place, settings=settings)
+        fragile.wait_until(lambda: fragile.decided() > 500, "no decisions come")
+        if outage == "paused":
+            fragile.kafka.pause()
+            time.sleep(seconds)
+            fragile.kafka.resume()
+        else:
+            fragile.kafka.kill()
+            time.sleep(seconds)
+            fragile.kafka.restart()
+        fragile.wait_until(lambda: fragile.decided() > 0, "the broker does not come back", timeout_s=90)
+        after = fragile.decided()
+        fragile.wait_until(lambda: fragile.decided() > after + 3_000, "it does not go on", timeout_s=90)
+        assert process.poll() is None
+        written = load.end()
+        assert fragile.end(process) == 0, fragile.log()
+    fragile.finish(options=place, settings=settings)
+    assert Counter(fragile.ids()) == Counter(written)
+
+
 def test_a_source_alone_tells_of_a_frozen_broker(fragile_kafka: LocalKafka) -> None:
     ensure_topics(["quiet"], bootstrap_servers=fragile_kafka.bootstrap_servers)
     source = KafkaSource(

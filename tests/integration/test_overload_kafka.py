@@ -33,8 +33,8 @@ MB = 1_000_000
 RECORDS = 150_000
 PAD = "x" * 1_000
 """A field of no column, so that what waits weighs 165 MB as it was read."""
-SLOW_BYTES_PER_S = 1_000_000
-"""About 2,500 decisions a second: a hundredth of what the run could do."""
+SLOW_BYTES_PER_S = 500_000
+"""About 1,500 decisions a second: less than a hundredth of what the run could do."""
 
 # What may wait at once. The source's queue: 32 MB of records (queued.max.messages.kbytes), and with as many fetched before librdkafka
 # sees that it is full as one response holds (1 MB for each of 4 partitions). The micro-batches between poll and sink: 6 of 4,096

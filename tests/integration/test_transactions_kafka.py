@@ -7,10 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions
-from confluent_kafka.admin import AdminClient
 
-from gillnet.connectors.kafka import GroupOffsets, KafkaSink, KafkaSource, KafkaTransactions, ensure_topics
+from gillnet.connectors.kafka import KafkaSink, KafkaSource, KafkaTransactions, ensure_topics
 from gillnet.core.errors import ConfigurationError, FencedError, SinkError, SourceError, StateError
 from gillnet.core.messages import OutputRecord
 
@@ -55,7 +53,7 @@ def seen(kafka: LocalKafka, topic: str) -> list[bytes]:
     return sorted(value for value, _, _ in read_topic(kafka.bootstrap_servers, topic))
 
 
-def test_outputs_journal_and_offsets_become_visible_together(kafka: LocalKafka, name: str, opened: Open) -> None:
+def test_outputs_and_journal_become_visible_together(kafka: LocalKafka, name: str, opened: Open) -> None:
     transactions = opened()
     first, second = transactions.sink(f"{name}-a"), transactions.sink(f"{name}-b")
     first.write([b"1", b"2"], [b"k", b"l"])
@@ -64,15 +62,11 @@ def test_outputs_journal_and_offsets_become_visible_together(kafka: LocalKafka, 
     transactions.journal.append(b"steps")
     begin = transactions.journal.cut()
     assert seen(kafka, f"{name}-a") == seen(kafka, f"{name}-b") == list(transactions.journal.read(begin)) == []
-    transactions.commit([GroupOffsets(f"{name}-group", f"{name}-a", {0: 7}), None])
+    transactions.commit()
     assert seen(kafka, f"{name}-a") == [b"1", b"2"]
     assert read_topic(kafka.bootstrap_servers, f"{name}-b") == [(b"3", b"m", [("h", b"x")])]
     assert list(transactions.journal.read(0)) == [b"steps"]
     assert list(transactions.journal.read(transactions.journal.cut())) == []
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(f"{name}-group")])
-    (place,) = asked[f"{name}-group"].result().topic_partitions
-    assert (place.topic, place.partition, place.offset) == (f"{name}-a", 0, 7)
 
 
 def test_what_was_open_is_aborted_by_the_next_start_and_the_one_before_is_fenced(
@@ -83,19 +77,19 @@ def test_what_was_open_is_aborted_by_the_next_start_and_the_one_before_is_fenced
     zombie.sink(f"{name}-a").flush()
     successor = opened()
     successor.sink(f"{name}-a").write([b"kept"])
-    successor.commit([])
+    successor.commit()
     assert seen(kafka, f"{name}-a") == [b"kept"]
     with pytest.raises(FencedError, match="another run has taken over, so this one stops"):
-        zombie.commit([])
+        zombie.commit()
     successor.sink(f"{name}-a").write([b"more"])
-    successor.commit([])
+    successor.commit()
     assert seen(kafka, f"{name}-a") == [b"kept", b"more"]
 
 
 def test_closing_aborts_what_is_not_committed(kafka: LocalKafka, name: str, opened: Open) -> None:
     transactions = opened()
     transactions.sink(f"{name}-a").write([b"1"])
-    transactions.commit([])
+    transactions.commit()
     transactions.sink(f"{name}-a").write([b"2"])
     transactions.close()
     transactions.close()
@@ -107,8 +101,8 @@ def test_many_transactions_in_a_row_and_an_empty_one(kafka: LocalKafka, name: st
     sink = transactions.sink(f"{name}-b")
     for number in range(50):
         sink.write([b"%d" % number])
-        transactions.commit([])
-    transactions.commit([])
+        transactions.commit()
+    transactions.commit()
     assert [value for value, _, _ in read_topic(kafka.bootstrap_servers, f"{name}-b")] == [b"%d" % n for n in range(50)]
 
 
@@ -129,7 +123,7 @@ def test_a_side_output_s_record_that_the_topic_refuses_is_cut_before_it_is_sent(
         sink = transactions.sink(topic)
         sink.write_records([OutputRecord(value=b"small"), large])
         assert sink.cut_records == 1
-    transactions.commit([])
+    transactions.commit()
     transactions.close()
     cut = [("gillnet.original_bytes", b"1000000")]
     (small, narrow), (_, tiny) = (read_topic(servers, f"{name}-{topic}") for topic in ("narrow", "tiny"))
@@ -147,7 +141,7 @@ def test_a_decision_that_the_topic_refuses_ends_the_run_and_nothing_of_the_trans
     transactions.sink(f"{name}-a").write([b"1"])
     transactions.sink(f"{name}-c").write([b"x" * 200_000])
     with pytest.raises(SinkError, match=r"records could not be written: .*raise the topic's max\.message\.bytes"):
-        transactions.commit([])
+        transactions.commit()
     transactions.close()
     assert seen(kafka, f"{name}-a") == seen(kafka, f"{name}-c") == []
 
@@ -167,7 +161,7 @@ def test_a_journal_forgets_and_says_when_a_position_is_gone(name: str, opened: O
     for number in range(3):
         positions.append(journal.cut())
         journal.append(b"%d" % number)
-        transactions.commit([])
+        transactions.commit()
     assert list(journal.read(positions[1])) == [b"1", b"2"]
     journal.forget(positions[2])
     wait_until(lambda: gone(journal, positions[0]), "nothing is deleted")

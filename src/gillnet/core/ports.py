@@ -96,15 +96,6 @@ class ReplayableSource(Protocol):
         ...
 
 
-@runtime_checkable
-class TransactionalSource(Protocol):
-    """What a source offers besides whose offsets can be committed with the outputs, in one transaction."""
-
-    def offsets(self) -> object:
-        """Return what stands after the last record that `poll` returned, for `Transactions.commit` of the same system."""
-        ...
-
-
 class Journal(Protocol):
     """Keeps, in order, what decided the outcomes of a run, so that a run that goes on can decide the same again."""
 
@@ -192,7 +183,7 @@ class Sink(Protocol):
 
 
 class Transactions(Protocol):
-    """Outputs, journal and offsets that become visible together or not at all."""
+    """Outputs and the journal of what led to them, places in the sources included, that become visible together or not at all."""
 
     @property
     def journal(self) -> Journal:
@@ -203,8 +194,8 @@ class Transactions(Protocol):
         """Return a sink on one of their places, by its name there."""
         ...
 
-    def commit(self, offsets: Sequence[object]) -> None:
-        """Return when everything written since the last commit is visible, and the sources' offsets with it.
+    def commit(self) -> None:
+        """Return when everything written since the last commit is visible.
 
         Raises
         ------

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gillnet.core.errors import FencedError, StateError
 from gillnet.core.messages import OutputRecord, RawBatch, Stretch
@@ -182,10 +182,6 @@ class SimulatedSource:
         """Begin at a mark."""
         self._positions.update(mark)
 
-    def offsets(self) -> tuple[str, dict[int, int]]:
-        """Return where the group stands, for a transaction."""
-        return self.stream, self.mark()
-
     def commit(self) -> None:
         """Commit everything that was given."""
         self.commit_to(self._positions)
@@ -292,7 +288,7 @@ class SimulatedTransactions:
         self._faults.at(f"write {name}")
         self._open += [(name, value) for value in values]
 
-    def commit(self, offsets: Sequence[object]) -> None:
+    def commit(self) -> None:
         """Make everything visible at once, or die before or after that."""
         self._faults.at("before commit")
         if self._epoch != self._log.epoch:
@@ -300,8 +296,6 @@ class SimulatedTransactions:
         for name, value in self._open:
             self._log.outputs[name].append(value)
         self._log.journal += self._entries
-        for stream, mark in cast(Sequence[tuple[str, dict[int, int]]], offsets):
-            self._log.groups[stream] |= mark
         self._open.clear()
         self._entries.clear()
         self._faults.at("after commit")

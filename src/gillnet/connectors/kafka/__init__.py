@@ -4,14 +4,12 @@ At-least-once: a source commits only what the run says it has processed, a sink 
 record is acknowledged by all in-sync replicas. Exactly-once: `KafkaTransactions`.
 """
 
-from gillnet.connectors.kafka.places import GroupOffsets
 from gillnet.connectors.kafka.sink import KafkaSink
 from gillnet.connectors.kafka.source import KafkaSource, StartPosition
 from gillnet.connectors.kafka.topics import count_records, ensure_topics, newest_records
 from gillnet.connectors.kafka.transactions import KafkaTransactions, TransactionalSink
 
 __all__ = [
-    "GroupOffsets",
     "KafkaSink",
     "KafkaSource",
     "KafkaTransactions",

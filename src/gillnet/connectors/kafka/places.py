@@ -1,9 +1,7 @@
-"""What librdkafka's messages say of themselves, and where a group stands."""
+"""What librdkafka's messages say of themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +12,6 @@ if TYPE_CHECKING:
 
 HEADERS_LOST = "gillnet.headers_lost"
 """The header of a record aside that had headers which cannot be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class GroupOffsets:
-    """Where a consumer group stands in a topic, by partition."""
-
-    group: str
-    topic: str
-    offsets: Mapping[int, int]
 
 
 def stretch_of(messages: list[Any], partitions: list[int]) -> Stretch:

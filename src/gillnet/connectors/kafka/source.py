@@ -31,7 +31,7 @@ from gillnet.connectors.kafka.client import (
     make_client,
     readable,
 )
-from gillnet.connectors.kafka.places import GroupOffsets, envelope, stretch_of, timestamp_us
+from gillnet.connectors.kafka.places import envelope, stretch_of, timestamp_us
 from gillnet.connectors.kafka.replaying import StretchReader
 from gillnet.core.errors import ConfigurationError, SourceError
 from gillnet.core.messages import RawBatch
@@ -189,7 +189,6 @@ class KafkaSource:
         self._hopeless: str | None = None
         self._closed = False
         self.expired_records = 0
-        self._group = group
         self._config = {
             **_DEFAULTS,
             "bootstrap.servers": bootstrap_servers,
@@ -516,10 +515,6 @@ class KafkaSource:
         """Return the offset after the last record of each partition that `poll` returned."""
         # A partition that is not assigned yet is where a checkpoint says.
         return {**self._given, **self._positions}
-
-    def offsets(self) -> GroupOffsets:
-        """Return where the group stands after what `poll` returned, for a transaction."""
-        return GroupOffsets(self._group, self.topic, dict(self._positions))
 
     def start_at(self, mark: Mapping[int, int]) -> None:
         """Begin the partitions of a mark there when they are first assigned, whatever the group committed."""

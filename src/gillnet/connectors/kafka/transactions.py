@@ -1,30 +1,26 @@
-"""Exactly-once: outputs, journal and offsets of a run in Kafka's transactions.
+"""Exactly-once: the outputs of a run and its journal in Kafka's transactions.
 
 One producer with one ``transactional.id`` writes to every topic of a run. What it wrote since the last commit becomes visible to
-readers that read committed at once, the consumer group's offsets with it, or not at all. A run that starts under the same id
+readers that read committed at once, or not at all. A run that starts under the same id
 aborts what the one before left open, and fences it: a zombie's next commit is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 
 from gillnet.connectors.kafka.client import (
     SILENT_S,
     BrokerWatch,
     Settings,
     check_settings,
-    connection_settings,
-    make_client,
     readable,
 )
 from gillnet.connectors.kafka.journal import KafkaJournal
-from gillnet.connectors.kafka.places import GroupOffsets
 from gillnet.connectors.kafka.queue import RESERVED, ProducerQueue
 from gillnet.connectors.kafka.sink import bare, cut
 from gillnet.connectors.kafka.topics import largest_records
@@ -97,21 +93,22 @@ class KafkaTransactions:
         clock: Clock | None = None,
     ) -> None:
         self._what = f"Kafka transactions {transactional_id!r} at {bootstrap_servers}"
-        self._bootstrap_servers = bootstrap_servers
         self._settings = check_settings(settings, reserved=_RESERVED, what=self._what)
         self._clock = clock or SystemClock()
         self._watch = BrokerWatch(
             topic=transactional_id, role="transactions", settings=self._settings, clock=self._clock
         )
         self._log = structlog.get_logger("gillnet.kafka").bind(role="transactions")
-        self._groups: dict[str, Any] = {}
         self._closed = self._fenced = False
+        self._timeout_s = timeout_s
         # What a transaction holds is bounded by its queue; a delivery must not outlast the transaction that it is part of.
         delivery_s = min(delivery_timeout_s, timeout_s)
         self._queue = ProducerQueue(
             {
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": int(timeout_s * 1_000),
+                # A broker that has stopped without closing its connections is noticed after this time.
+                "socket.timeout.ms": "10000",
                 # A commit sends what waits at once; this only gathers what comes before it.
                 "linger.ms": "2",
             },
@@ -128,7 +125,10 @@ class KafkaTransactions:
         self._limits = largest_records(
             topics, bootstrap_servers=bootstrap_servers, settings=self._settings, timeout_s=open_timeout_s
         )
-        self._retried("begin", self._queue.client.init_transactions, limit_s=open_timeout_s)
+        try:
+            self._queue.client.init_transactions(open_timeout_s)
+        except KafkaException as failure:
+            raise self._failure("begin", failure.args[0]) from None
         self._queue.client.begin_transaction()
         self.journal = KafkaJournal(
             journal, self._queue, bootstrap_servers=bootstrap_servers, settings=self._settings, clock=self._clock
@@ -146,13 +146,8 @@ class KafkaTransactions:
         """Records that wait for their acknowledgement."""
         return len(self._queue)
 
-    def commit(self, offsets: Sequence[object]) -> None:
-        """Make everything that was written since the last commit visible, and the offsets with it; begin the next transaction.
-
-        Parameters
-        ----------
-        offsets
-            `GroupOffsets`, as the sources gave them; None for a source that has none yet.
+    def commit(self) -> None:
+        """Make everything that was written since the last commit visible, and begin the next transaction.
 
         Raises
         ------
@@ -160,44 +155,27 @@ class KafkaTransactions:
             If another run has started under the same id.
         SinkError
             If a record cannot be delivered or the transaction not be committed; nothing of it is visible then.
+
+        Notes
+        -----
+        A commit whose time is over goes on with the next call; what has come meanwhile is served in between. The consumer group's
+        offsets are not in it: the journal has the places of every batch. (``send_offsets_to_transaction`` of librdkafka 2.16 may
+        never come back when a broker is restarted.)
         """
-        client = self._queue.client
-        for of_group in offsets:
-            if isinstance(of_group, GroupOffsets) and of_group.offsets:
-                places = [TopicPartition(of_group.topic, p, offset) for p, offset in of_group.offsets.items()]
-                send = partial(client.send_offsets_to_transaction, places, self._group(of_group.group))
-                self._retried("take the offsets", send)
-        self._retried("commit", client.commit_transaction)
-        client.begin_transaction()
-        self._watch.seen()
-
-    def _group(self, name: str) -> Any:
-        """Return the metadata of a group, as of a client that is no member.
-
-        The fence is the transactional id. With a member's generation, a group that was balanced anew while the broker was away
-        would make a transaction fail that nobody else can have touched.
-        """
-        if name not in self._groups:
-            config = {"bootstrap.servers": self._bootstrap_servers, "group.id": name}
-            outsider: Any = make_client(Consumer, config, settings=connection_settings(self._settings), what=self._what)
-            self._groups[name] = outsider.consumer_group_metadata()
-            outsider.close()
-        return self._groups[name]
-
-    def _retried(self, what: str, call: Callable[[float], None], *, limit_s: float | None = None) -> None:
-        """Call until it is done: while the broker is away, it may be tried again."""
         began_s = self._clock.monotonic_s()
         while True:
             try:
-                call(SILENT_S)
+                self._queue.client.commit_transaction(SILENT_S)
             except KafkaException as failure:
                 error = failure.args[0]
-                if error.retriable() and (limit_s is None or self._clock.monotonic_s() - began_s < limit_s):
+                if error.retriable() and self._clock.monotonic_s() - began_s < self._timeout_s:
                     self._watch.silent(self._watch.reason or f"no answer for {SILENT_S:g} s")
                     self._queue.client.poll(0)
                     continue
-                raise self._failure(what, error) from None
-            return
+                raise self._failure("commit", error) from None
+            break
+        self._queue.client.begin_transaction()
+        self._watch.seen()
 
     def _failure(self, what: str, error: KafkaError) -> Exception:
         fatal = self._watch.fatal

@@ -1,7 +1,8 @@
 """When what a run wrote is there for good: the two guarantees, and what each does at a commit.
 
 *At-least-once*: outputs leave as they are written. A commit waits until every sink has them, then lets the sources know.
-*Exactly-once*: outputs, the journal of what led to them and the sources' offsets become visible together, in short transactions.
+*Exactly-once*: outputs become visible together with the journal of what led to them, in short transactions. The sources are told
+afterwards, for those who watch how far they are: a run goes on from the journal.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
-from gillnet.core.ports import Source, TransactionalSource, Transactions
+from gillnet.core.ports import MarkingSource, Source, Transactions
 from gillnet.core.time import Clock
 from gillnet.runtimes.embedded.commits import Commits
 from gillnet.runtimes.embedded.flow import Step
@@ -20,6 +21,8 @@ from gillnet.runtimes.embedded.overlap import OverlappedStage
 _SHARE_WHEN_BUSY = 4
 """While records wait at the sources, a transaction lasts at least so many times as long as the commit before took: what it
 costs is then a fifth of the time at the most."""
+
+_TELL_EVERY_S = 1.0
 
 
 class Delivery(Protocol):
@@ -95,7 +98,7 @@ class AtLeastOnce:
 
 
 class ExactlyOnce:
-    """Outputs, journal and offsets become visible together.
+    """Outputs and journal become visible together.
 
     Parameters
     ----------
@@ -125,13 +128,14 @@ class ExactlyOnce:
     ) -> None:
         self._transactions = transactions
         self._overlapped = overlapped
-        self._sources = [source for source in sources.values() if isinstance(source, TransactionalSource)]
+        self._sources = [source for source in sources.values() if isinstance(source, MarkingSource)]
+        self._committed_marks: list[object] = []
         self._clock = clock
         self._writer = writer
         self._interval_s = interval_ms / 1_000
         self._under_way = False
         self._took_s = 0.0
-        self._ended_s = clock.monotonic_s()
+        self._ended_s = self._told_s = clock.monotonic_s()
 
     def note(self, step: Step) -> None:
         """Note a step; it is kept with the transaction."""
@@ -139,6 +143,8 @@ class ExactlyOnce:
 
     def turn(self, *, busy: bool) -> None:
         """Commit the transaction, if it has lasted long enough and none is being committed."""
+        if self._committed_marks and self._clock.monotonic_s() - self._told_s >= _TELL_EVERY_S:
+            self.settle()
         if not self._writer.waiting or self._under_way:
             return
         least_s = max(self._interval_s, self._took_s * _SHARE_WHEN_BUSY) if busy else self._interval_s
@@ -152,18 +158,23 @@ class ExactlyOnce:
         self._overlapped.drain()
 
     def settle(self) -> None:
-        """Do nothing: the offsets were committed with the outputs."""
+        """Let the sources know of what is visible, as of the last commit that was begun before."""
+        self._told_s = self._clock.monotonic_s()
+        marks, self._committed_marks = self._committed_marks, []
+        for source, mark in zip(self._sources, marks, strict=False):
+            source.commit_to(mark)
 
     def _submit(self) -> None:
         self._under_way = True
         record = self._writer.record()
-        offsets = [source.offsets() for source in self._sources]
-        self._overlapped.submit_large(lambda: self._commit(record, offsets))
+        marks = [source.mark() for source in self._sources]
+        self._overlapped.submit_large(lambda: self._commit(record, marks))
 
-    def _commit(self, record: bytes, offsets: list[object]) -> None:
+    def _commit(self, record: bytes, marks: list[object]) -> None:
         began_s = self._clock.monotonic_s()
         self._transactions.journal.append(record)
-        self._transactions.commit(offsets)
+        self._transactions.commit()
+        self._committed_marks = marks
         self._ended_s = self._clock.monotonic_s()
         self._took_s = self._ended_s - began_s
         self._under_way = False

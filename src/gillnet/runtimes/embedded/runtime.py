@@ -362,7 +362,7 @@ class EmbeddedRuntime:
             self.flow.note_watermarks(self._history)
             self._history.commit()
         self._delivery.commit()
-        if self._checkpoints is None:
+        if self._checkpoints is None or self._transactions is not None:
             self._delivery.settle()
         self._committed_s = self._clock.monotonic_s()
         self._uncommitted = False
