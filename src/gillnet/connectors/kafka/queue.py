@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from gillnet.connectors.kafka.client import SILENT_S, BrokerWatch, Settings, make_client, readable
-from gillnet.core.errors import SinkError
+from gillnet.core.errors import FencedError, SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,15 @@ RESERVED = {
     "message.max.bytes": "give max_record_bytes",
 }
 """Settings of a producer that are not passed through, and what to use in their place."""
+
+_FENCED = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.TRANSACTION_COORDINATOR_FENCED,
+    }
+)
 
 OnDelivery = Callable[[KafkaError | None, object], None]
 
@@ -221,12 +230,21 @@ class ProducerQueue:
             self._first_failure = self._first_failure or self._mend(error)
 
     def raise_failure(self) -> None:
-        """Raise `SinkError` if a record could not be delivered, or no other will be."""
-        if self._watch.fatal is not None and not self._failed_records:
+        """Raise if a record could not be delivered, or no other will be: `FencedError` where another run has taken over."""
+        if self._watch.fatal is None and not self._failed_records:
+            return
+        self.client.poll(0)  # The cause may not have been told yet.
+        self.raise_if_fenced()
+        if not self._failed_records:
             raise SinkError(f"{self._what}: {readable(self._watch.fatal, self._settings)}; start the run again.")
-        if self._failed_records:
-            raise SinkError(
-                f"{self._what}: {self._failed_records} records could not be written: {self._first_failure}."
+        raise SinkError(f"{self._what}: {self._failed_records} records could not be written: {self._first_failure}.")
+
+    def raise_if_fenced(self, error: KafkaError | None = None) -> None:
+        """Raise `FencedError` if this error, or the one after which nothing more can be done, says so."""
+        if any(found is not None and found.code() in _FENCED for found in (error, self._watch.fatal)):
+            raise FencedError(
+                f"{self._what}: another run has taken over, so this one stops; nothing that it had not committed is visible. "
+                "Run a pipeline once."
             )
 
     def _mend(self, error: KafkaError) -> str:

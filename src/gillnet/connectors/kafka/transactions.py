@@ -35,15 +35,6 @@ _RESERVED = {**RESERVED, "transactional.id": "give transactional_id", "transacti
 # Of a record beside its value and headers: lengths, offsets, the batch's own header.
 _OVERHEAD_BYTES = 512
 
-_FENCED = frozenset(
-    {
-        KafkaError._FENCED,
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.TRANSACTION_COORDINATOR_FENCED,
-    }
-)
-
 
 class KafkaTransactions:
     """Transactions around everything that one run writes.
@@ -178,13 +169,11 @@ class KafkaTransactions:
         self._watch.seen()
 
     def _failure(self, what: str, error: KafkaError) -> Exception:
-        fatal = self._watch.fatal
-        if error.code() in _FENCED or (fatal is not None and fatal.code() in _FENCED):
+        try:
+            self._queue.raise_if_fenced(error)
+        except FencedError as fenced:
             self._fenced = True
-            return FencedError(
-                f"{self._what}: another run has taken over, so this one stops; nothing that it had not committed is visible. "
-                "Run a pipeline once."
-            )
+            return fenced
         if error.txn_requires_abort():
             self._abort()
             try:
