@@ -56,7 +56,7 @@ class RuntimeOptions:
     max_batch_records: int = 4_096
     delivery: Guarantee = "at-least-once"
     transactional_id: str | None = None
-    transaction_interval_ms: float = 5.0
+    transaction_interval_ms: float = 20.0
     commit_interval_s: float = 2.0
     checkpoint_interval_s: float = 30.0
     revision_interval_s: float = 1.0

@@ -135,7 +135,7 @@ class EmbeddedRuntime:
         )
         self._writer = checkpoints.journal_writer() if checkpoints else None
         self._delivery = self._guarantee()
-        self._small_turn = True
+        self._small_turn, self._more_waits = True, False
         self._batch_limit = min(_FIRST_BATCH_RECORDS, self.options.max_batch_records)
         self._committed_s = self._revised_s = self._noted_s = self._clock.monotonic_s()
         self._uncommitted = self._unchecked = False
@@ -206,7 +206,7 @@ class EmbeddedRuntime:
                 self._clock.sleep(max(0.0, self.options.turn_ms / 1_000 - self._clock.monotonic_s() + began_s))
             self.flow.release(self._clock.now_us())
             self._revise_if_due()
-            self._delivery.turn(busy=not self._small_turn)
+            self._delivery.turn(busy=self._more_waits)
             self._commit_if_due()
             self._checkpoint_if_due()
             self._note_progress()
@@ -282,15 +282,17 @@ class EmbeddedRuntime:
 
     def _turn(self) -> bool:
         """Poll every source once; whether anything came."""
-        self._small_turn = True
+        self._small_turn, self._more_waits = True, False
         alone, came = len(self._sources) - len(self._done) == 1, False
         for name, source in self._sources.items():
             if name in self._done:
                 continue
             wait_s = 0.05 if alone else (0.002 if name == self.plan.root and not came else 0.0)
-            raw = source.poll(self._most(name), wait_s)
+            most = self._most(name)
+            raw = source.poll(most, wait_s)
             if raw is not None:
                 came = True
+                self._more_waits |= len(raw.values) >= most
                 self._small_turn &= len(raw.values) < _SMALL_BATCH_RECORDS
                 self._process(raw)
             elif source.finished:
