@@ -100,6 +100,18 @@ def _reads_nothing(bench: Bench) -> bool:
     return "read=0 " in bench.log().splitlines()[-1]
 
 
+def undergo(kafka: LocalKafka, outage: str, seconds: int) -> None:
+    """Let a broker be frozen, or killed and started again."""
+    if outage == "paused":
+        kafka.pause()
+        time.sleep(seconds)
+        kafka.resume()
+    else:
+        kafka.kill()
+        time.sleep(seconds)
+        kafka.restart()
+
+
 @pytest.mark.parametrize(
     ("outage", "seconds"),
     [
@@ -113,14 +125,7 @@ def test_a_broker_that_goes_away_is_waited_for_and_told_of(fragile: Bench, outag
     with Load(fragile.kafka, fragile.topic, rate=1_000) as load:
         process = fragile.start()
         fragile.wait_until(lambda: fragile.decided() > 500, "no decisions come")
-        if outage == "paused":
-            fragile.kafka.pause()
-            time.sleep(seconds)
-            fragile.kafka.resume()
-        else:
-            fragile.kafka.kill()
-            time.sleep(seconds)
-            fragile.kafka.restart()
+        undergo(fragile.kafka, outage, seconds)
         fragile.wait_until(
             lambda: "broker is back" in fragile.events(), "it does not say that the broker is back", timeout_s=90
         )
@@ -145,14 +150,7 @@ def test_with_exactly_once_an_outage_is_waited_for_and_nothing_is_said_twice(
     with Load(fragile.kafka, fragile.topic, rate=1_000) as load:
         process = fragile.start(options=place, settings=settings)
         fragile.wait_until(lambda: fragile.decided() > 500, "no decisions come")
-        if outage == "paused":
-            fragile.kafka.pause()
-            time.sleep(seconds)
-            fragile.kafka.resume()
-        else:
-            fragile.kafka.kill()
-            time.sleep(seconds)
-            fragile.kafka.restart()
+        undergo(fragile.kafka, outage, seconds)
         fragile.wait_until(lambda: fragile.decided() > 0, "the broker does not come back", timeout_s=90)
         after = fragile.decided()
         fragile.wait_until(lambda: fragile.decided() > after + 3_000, "it does not go on", timeout_s=90)
