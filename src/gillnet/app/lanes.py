@@ -35,28 +35,29 @@ _LOOKED_AT = 200
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One of several processes: the lanes of every ``of``-th partition, from number ``number`` on."""
+    """One of several processes: the lanes of every ``of``-th of the ``partitions``, from number ``number`` on."""
 
     number: int
     of: int
+    partitions: int
 
     @classmethod
     def parse(cls, text: str) -> Worker:
-        """Read ``number/of``.
+        """Read ``number/of/partitions``.
 
         Raises
         ------
         ConfigurationError
             If it is not that.
         """
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        match = re.fullmatch(r"(\d+)/(\d+)/(\d+)", text)
         if match is None or not int(match[1]) < int(match[2]):
-            raise ConfigurationError(f"--worker {text}: write number/of, such as 0/2.")
-        return cls(int(match[1]), int(match[2]))
+            raise ConfigurationError(f"--worker {text}: write number/of/partitions, such as 0/2/8.")
+        return cls(*map(int, match.groups()))
 
-    def lanes(self, partitions: int) -> range:
+    def lanes(self) -> range:
         """Return the partitions that are this worker's."""
-        return range(self.number, partitions, self.of)
+        return range(self.number, self.partitions, self.of)
 
 
 def count_lanes(plan: PipelinePlan, config: RunConfig) -> int:

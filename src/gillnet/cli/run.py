@@ -66,7 +66,7 @@ def run(
             min=1, help="Share the topics' partitions among so many processes; each partition has its own state."
         ),
     ] = None,
-    worker: Annotated[str | None, typer.Option(metavar="NUMBER/OF", hidden=True)] = None,
+    worker: Annotated[str | None, typer.Option(metavar="NUMBER/OF/PARTITIONS", hidden=True)] = None,
     state_backend: Annotated[
         str | None, typer.Option(metavar="NAME", help="Where the state of keys is kept: memory, or rocksdb.")
     ] = None,
@@ -121,7 +121,7 @@ def run(
 
 def run_lanes(pipeline: Pipeline, config: RunConfig, worker: Worker) -> None:
     """Run the lanes of one worker, with log lines on standard error."""
-    partitions = worker.lanes(count_lanes(pipeline.plan, config))
+    partitions = worker.lanes()  # Who started it has looked at the topics.
     monitors = {partition: RunMonitor(pipeline.plan) for partition in partitions}
     lanes = Lanes(pipeline, config, partitions, watch=monitors.__getitem__)
     with ExitStack() as reports, stop_on_signals() as stop:

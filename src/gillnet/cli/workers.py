@@ -34,7 +34,7 @@ def run_workers(workers: int, partitions: int) -> None:
     arguments = _without_workers(sys.argv[1:])
     command = [sys.executable, "-m", "gillnet.cli.main", *arguments]
     with stop_on_signals() as stop:
-        shares = [f"{number}/{used}" for number in range(used)]
+        shares = [f"{number}/{used}/{partitions}" for number in range(used)]
         processes = [subprocess.Popen([*command, "--worker", share]) for share in shares]  # noqa: S603  this very command
         _log.info("workers started", workers=used, partitions=partitions, processes=[p.pid for p in processes])
         told, failed = False, list[subprocess.Popen[bytes]]()
