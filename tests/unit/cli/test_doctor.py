@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,13 @@ pipeline = gn.Pipeline(features)
 
 
 @pytest.fixture
-def place(gillnet: Command, tmp_path: Path) -> str:
+def place(start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> str:
+    """Where a run of its own process kept its checkpoints: the memory that its history tells of is that run's alone."""
     (tmp_path / "app.py").write_text(ILL)
     (tmp_path / "gillnet.toml").write_text('checkpoints = "ck"\n')
-    result = gillnet("run", "app.py", *SOURCE)
-    assert result.exit_code == 0, result.stderr
+    process = start("run", "app.py", *SOURCE)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
     return "ck"
 
 
