@@ -174,7 +174,8 @@ class RunMetrics:
 
     def stream(self, name: str) -> StreamCounts:
         """Return the counts of a stream."""
-        return self.streams.setdefault(name, StreamCounts())
+        counts = self.streams.get(name)
+        return counts if counts is not None else self.streams.setdefault(name, StreamCounts())
 
     def counts(self) -> dict[str, Any]:
         """Return what a run counts from its beginning, as JSON has it: for one that goes on from a checkpoint."""

@@ -8,6 +8,9 @@ use crate::error::Result;
 /// Shards, so that one step of expiry walks over a small part only and never stops the stream.
 const SHARDS: usize = 64;
 
+/// Ids that expiry looks at for each record that comes: each id held some times before as many new ones have come.
+const VISITS_PER_RECORD: usize = 4;
+
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     high: u64,
@@ -61,8 +64,17 @@ impl SeenIds {
         }
     }
 
-    /// Forget, in one shard per call, the ids of events before `earliest`.
-    pub fn sweep(&mut self, earliest: i64) {
+    /// Forget, in one shard at the most, the ids of events before `earliest`, after a batch of so many records.
+    ///
+    /// A step walks over a whole shard, so it is not taken with each small batch: by lot, so often that each record pays for some
+    /// [`VISITS_PER_RECORD`] ids. The lot is drawn from what a replay of the same steps finds again, not from a counter that
+    /// a snapshot would have to hold. A batch without records has time for a step.
+    pub fn sweep(&mut self, earliest: i64, records: usize) {
+        let lot = mix(&Seen { high: earliest as u64, low: self.len() as u64, bucket: 0 });
+        let held = self.shards[self.sweep_at].len();
+        if records > 0 && lot % (held as u64).max(1) >= (records * VISITS_PER_RECORD) as u64 {
+            return;
+        }
         let oldest = self.bucket(earliest);
         let shard = &mut self.shards[self.sweep_at];
         self.sweep_at = (self.sweep_at + 1) % SHARDS;
@@ -161,9 +173,23 @@ mod tests {
         assert!(!seen.insert(77 << 4, 77_000_000));
         let full = seen.heap_bytes();
         for _ in 0..SHARDS {
-            seen.sweep(99_000 * 1_000_000);
+            seen.sweep(99_000 * 1_000_000, 100_000);
         }
         assert!(seen.len() < 1_100, "{}", seen.len());
         assert!(seen.heap_bytes() * 10 < full);
+    }
+
+    #[test]
+    fn small_batches_forget_as_well_and_hold_little_more_than_what_can_be_repeated() {
+        let (mut seen, reach) = (SeenIds::new(1_000_000), 20_000i64);
+        for i in 0..200_000i64 {
+            assert!(seen.insert((i as u128) << 4, i * 1_000_000));
+            if i % 4 == 3 {
+                seen.sweep((i - reach) * 1_000_000, 4);
+            }
+            assert!(seen.len() < 2 * reach as usize, "{} after {i}", seen.len());
+        }
+        assert!(seen.len() >= reach as usize);
+        assert!(!seen.insert(199_000 << 4, 199_000_000_000));
     }
 }

@@ -38,7 +38,7 @@ impl Engine {
         for stream in &mut self.streams {
             let earliest = stream.earliest_accepted();
             if earliest != i64::MIN {
-                stream.seen.sweep(earliest);
+                stream.seen.sweep(earliest, records);
             }
         }
         let revisable = self.still_read_from();

@@ -20,6 +20,8 @@ use crate::error::Result;
 const SEGMENT_ROWS: usize = 4_096;
 /// A segment of so many rows is not joined any more, and is packed.
 const SEALED_ROWS: usize = SEGMENT_ROWS / 2;
+/// Segments of about one size that are joined, unless fewer make a full one.
+const JOINED_AT_ONCE: usize = 8;
 
 /// Segments by which the bytes of all are estimated.
 const ESTIMATED_BY: usize = 32;
@@ -46,6 +48,28 @@ impl Segment {
         let columns: usize = self.batch.columns().iter().map(column).sum();
         columns + self.ids.capacity() * 16 + self.revisions.capacity() * 4
     }
+}
+
+fn join(segments: VecDeque<Segment>) -> Result<Segment> {
+    let rows = segments.iter().map(|segment| segment.ids.len()).sum();
+    let first = segments.front().expect("at least one segment");
+    let mut joined = Segment {
+        first: first.first,
+        newest: first.newest,
+        batch: concat_batches(&first.batch.schema(), segments.iter().map(|segment| &segment.batch))?,
+        ids: Vec::with_capacity(rows),
+        revisions: Vec::new(),
+    };
+    let revised = segments.iter().any(|segment| !segment.revisions.is_empty());
+    for segment in segments {
+        joined.newest = joined.newest.max(segment.newest);
+        joined.ids.extend_from_slice(&segment.ids);
+        if revised {
+            joined.revisions.extend_from_slice(&segment.revisions);
+            joined.revisions.resize(joined.ids.len(), 0);
+        }
+    }
+    Ok(joined)
 }
 
 /// Emitted rows by id key.
@@ -87,28 +111,31 @@ impl RowStore {
         }
     }
 
-    /// Join the newest segments while the last one is not much smaller than the one before: each row is copied a few times.
+    /// Join the newest segments once there are some of about one size: each row is copied a few times, and a small batch seldom.
     fn join_small(&mut self) -> Result<()> {
-        while let [.., before, last] = self.segments.make_contiguous() {
-            let (a, b) = (before.ids.len(), last.ids.len());
-            if a >= SEALED_ROWS || a + b > SEGMENT_ROWS || b * 2 < a {
-                break;
-            }
-            before.batch = concat_batches(&before.batch.schema(), [&before.batch, &last.batch])?;
-            if !(before.revisions.is_empty() && last.revisions.is_empty()) {
-                before.revisions.resize(a, 0);
-                before.revisions.extend_from_slice(&last.revisions);
-                before.revisions.resize(a + b, 0);
-            }
-            before.ids.extend_from_slice(&last.ids);
-            before.newest = before.newest.max(last.newest);
-            self.segments.pop_back();
+        while let Some(many) = self.newest_of_one_size() {
+            let joined = self.segments.split_off(self.segments.len() - many);
+            self.segments.push_back(join(joined)?);
         }
         match self.segments.back_mut() {
             Some(last) if last.ids.len() >= SEALED_ROWS => last.batch = pack(&last.batch)?,
             _ => {}
         }
         Ok(())
+    }
+
+    /// How many of the newest segments are to be joined now.
+    fn newest_of_one_size(&self) -> Option<usize> {
+        let most = self.segments.back()?.ids.len() * 2;
+        let (mut many, mut rows) = (0, 0);
+        for segment in self.segments.iter().rev() {
+            let own = segment.ids.len();
+            if own >= SEALED_ROWS || own > most || rows + own > SEGMENT_ROWS {
+                break;
+            }
+            (many, rows) = (many + 1, rows + own);
+        }
+        (many >= JOINED_AT_ONCE || many > 1 && rows >= SEALED_ROWS).then_some(many)
     }
 
     /// The row of an id, if it is kept.

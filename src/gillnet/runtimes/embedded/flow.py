@@ -233,7 +233,7 @@ class Flow:
         # The decoder's and the gate's refusals, in the order of arrival, wherever batches end.
         malformed.sort(key=lambda record: record.index)
         for kind, records in (("malformed", malformed), *aside.items()):
-            if kind != "late":
+            if records and kind != "late":
                 counts.reasons.update(record.reason for record in records)
             self._write_aside(raw, kind, records)
 
@@ -253,7 +253,8 @@ class Flow:
         alerts = self._stage.new_alerts(scored)
         if self._top_reasons and alerts and not self._outputs.muted:
             scored = self._stage.explain(scored)
-        self.metrics.decisions.update(scored.counts)
+        for decision, count in scored.counts.items():
+            self.metrics.decisions[decision] += count
         if self._outputs.wanted("decisions"):
             chosen = scored.batch if self._emit_all else scored.batch.take(scored.flagged)
             self._outputs.write("decisions", *self._stage.encode(chosen))

@@ -19,9 +19,9 @@ class RuntimeOptions:
     latency_budget_ms
         A micro-batch is kept so small that processing it takes at most about this long.
     turn_ms
-        While batches are small, a turn of the loop takes at least so long: at some thousand records a second, a few of them
-        then share the fixed cost of a turn, instead of keeping a core busy with batches of one. A record that comes after
-        a pause is never held.
+        While batches are small, a turn of the loop takes at least so long, and up to three times so long as more records come:
+        at some thousand records a second, a few of them then share the fixed cost of a turn and of the requests to a broker,
+        instead of keeping a core busy with batches of one. A record that comes after a pause is never held.
     max_batch_records
         Records of one micro-batch at the most.
     delivery

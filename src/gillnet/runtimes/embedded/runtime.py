@@ -37,6 +37,8 @@ _log = structlog.get_logger("gillnet.run")
 _FIRST_BATCH_RECORDS, _LEAST_BATCH_RECORDS = 256, 16
 
 _SMALL_BATCH_RECORDS = 64
+# A turn of so many records makes the next one last twice as long as the least, and none lasts longer than so many times.
+_GATHERED_RECORDS, _LONGEST_TURN = 8, 3
 
 # Where more full batches than this wait at a source, latency is lost to the wait: what counts is to catch up, by batches that cost
 # the least a record. On a busy machine the budget alone would bring them down to the least, and the run would never catch up.
@@ -135,7 +137,7 @@ class EmbeddedRuntime:
         )
         self._writer = checkpoints.journal_writer() if checkpoints else None
         self._delivery = self._guarantee()
-        self._small_turn, self._more_waits = True, False
+        self._largest_poll, self._more_waits = 0, False
         self._batch_limit = min(_FIRST_BATCH_RECORDS, self.options.max_batch_records)
         self._committed_s = self._revised_s = self._noted_s = self._clock.monotonic_s()
         self._uncommitted = self._unchecked = False
@@ -202,8 +204,8 @@ class EmbeddedRuntime:
             began_s = self._clock.monotonic_s()
             if not self._turn():
                 self.flow.pass_time(self._clock.now_us())
-            elif self._small_turn:
-                self._clock.sleep(max(0.0, self.options.turn_ms / 1_000 - self._clock.monotonic_s() + began_s))
+            else:
+                self._let_gather(began_s)
             self.flow.release(self._clock.now_us())
             self._revise_if_due()
             self._delivery.turn(busy=self._more_waits)
@@ -270,6 +272,15 @@ class EmbeddedRuntime:
             for source in self._sources.values():
                 closing.callback(source.close)
 
+    def _let_gather(self, began_s: float) -> None:
+        """Let records gather for the next turn while turns are small: a little longer, the more this one had."""
+        if self._largest_poll >= _SMALL_BATCH_RECORDS:
+            return
+        longer = 1 + min(_LONGEST_TURN - 1, self._largest_poll / _GATHERED_RECORDS)
+        rest_s = longer * self.options.turn_ms / 1_000 - self._clock.monotonic_s() + began_s
+        if rest_s > 0:  # A sleep of nothing gives the core away all the same.
+            self._clock.sleep(rest_s)
+
     def _full(self) -> bool:
         most = self.options.max_records
         return most is not None and self.metrics.stream(self.plan.root).read >= most
@@ -282,7 +293,7 @@ class EmbeddedRuntime:
 
     def _turn(self) -> bool:
         """Poll every source once; whether anything came."""
-        self._small_turn, self._more_waits = True, False
+        self._largest_poll, self._more_waits = 0, False
         alone, came = len(self._sources) - len(self._done) == 1, False
         for name, source in self._sources.items():
             if name in self._done:
@@ -293,7 +304,7 @@ class EmbeddedRuntime:
             if raw is not None:
                 came = True
                 self._more_waits |= len(raw.values) >= most
-                self._small_turn &= len(raw.values) < _SMALL_BATCH_RECORDS
+                self._largest_poll = max(self._largest_poll, len(raw.values))
                 self._process(raw)
             elif source.finished:
                 self._finish(name)
