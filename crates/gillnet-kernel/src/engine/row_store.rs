@@ -7,12 +7,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{new_null_array, Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use hashbrown::hash_table::{Entry, HashTable};
 
 use super::packed::{pack, unpack};
+use super::revise::row_schema;
 use crate::bytes::{broken, ByteReader, ByteWriter};
 use crate::error::Result;
 
@@ -164,6 +165,36 @@ impl RowStore {
             let len = index.len();
             index.shrink_to(len * 2, |&(_, hash)| hash);
         }
+    }
+
+    /// Take rows over with other columns: those of the same name and type, and null in place of the others.
+    ///
+    /// # Errors
+    /// None but arrow's own.
+    pub fn take_over(&mut self, old: &Self, fields: &[Field]) -> Result<()> {
+        self.next = old.next;
+        let Some(before) = &old.schema else { return Ok(()) };
+        let schema = Arc::new(row_schema(before, fields));
+        for segment in &old.segments {
+            let batch = unpack(&segment.batch, before)?;
+            let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
+                Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
+                _ => new_null_array(field.data_type(), batch.num_rows()),
+            };
+            let batch = RecordBatch::try_new(Arc::clone(&schema), schema.fields().iter().map(column).collect())?;
+            let batch = if segment.ids.len() >= SEALED_ROWS { pack(&batch)? } else { batch };
+            let Segment { first, newest, ids, revisions, .. } = segment;
+            let (ids, revisions) = (ids.clone(), revisions.clone());
+            self.segments.push_back(Segment { first: *first, newest: *newest, batch, ids, revisions });
+        }
+        self.schema = Some(schema);
+        for number in 0..self.segments.len() {
+            let first = self.segments[number].first;
+            for row in 0..self.segments[number].ids.len() {
+                self.point(self.segments[number].ids[row], first + row as u64);
+            }
+        }
+        Ok(())
     }
 
     /// Write every segment as it is.

@@ -117,6 +117,19 @@ impl StreamState {
         }
     }
 
+    /// Write the watermark alone.
+    pub(super) fn write_watermark(&self, out: &mut ByteWriter) {
+        self.watermark.write_state(out);
+    }
+
+    /// Read what [`Self::write_watermark`] wrote.
+    ///
+    /// # Errors
+    /// Bytes that are no watermark.
+    pub(super) fn read_watermark(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        self.watermark.read_state(from)
+    }
+
     /// Write the watermark and the ids that were seen.
     pub fn write_state(&self, out: &mut ByteWriter) {
         self.watermark.write_state(out);

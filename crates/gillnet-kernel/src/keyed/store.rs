@@ -1,5 +1,6 @@
 //! All keys of one entity: find a key's state, let events arrive or read as of a time, and give memory back by TTL.
 
+mod converted;
 mod sizes;
 mod spill;
 mod stored;

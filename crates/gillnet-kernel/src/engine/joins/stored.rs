@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema};
 
-use super::{Input, Joins};
+use super::{Input, Joins, PlannedJoin};
 use crate::bytes::{ByteReader, ByteWriter};
 use crate::error::Result;
 use crate::join::events::Payload;
@@ -26,11 +26,20 @@ impl Joins {
     /// # Errors
     /// None but arrow's own.
     pub fn write_state(&self, out: &mut ByteWriter) -> Result<()> {
-        for planned in &self.0 {
-            for side in Side::BOTH {
-                planned.shape.inputs[side as usize].write_payloads(planned.join.payloads(side), out)?;
-            }
-            planned.join.write_state(out);
+        self.0.iter().try_for_each(|planned| planned.write_state(out))
+    }
+
+    /// Take the state over of those joins of `old` that are the `same` by their name.
+    ///
+    /// # Errors
+    /// A join whose streams have its columns in another order.
+    pub fn take_over(&mut self, old: &Self, same: impl Fn(&str) -> bool) -> Result<()> {
+        for planned in self.0.iter_mut().filter(|planned| same(&planned.name)) {
+            let Some(before) = old.0.iter().find(|other| other.name == planned.name) else { continue };
+            let mut out = ByteWriter::default();
+            before.write_state(&mut out)?;
+            let bytes = out.finish();
+            planned.read_state(&mut ByteReader::new(&bytes))?;
         }
         Ok(())
     }
@@ -40,12 +49,23 @@ impl Joins {
     /// # Errors
     /// Bytes that are no joins'.
     pub fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
-        for planned in &mut self.0 {
-            let [left, right] = &planned.shape.inputs;
-            let payloads = [left.read_payloads(from)?, right.read_payloads(from)?];
-            planned.join.read_state(from, payloads)?;
+        self.0.iter_mut().try_for_each(|planned| planned.read_state(from))
+    }
+}
+
+impl PlannedJoin {
+    fn write_state(&self, out: &mut ByteWriter) -> Result<()> {
+        for side in Side::BOTH {
+            self.shape.inputs[side as usize].write_payloads(self.join.payloads(side), out)?;
         }
+        self.join.write_state(out);
         Ok(())
+    }
+
+    fn read_state(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        let [left, right] = &self.shape.inputs;
+        let payloads = [left.read_payloads(from)?, right.read_payloads(from)?];
+        self.join.read_state(from, payloads)
     }
 }
 
