@@ -84,7 +84,9 @@ def changes(draw: st.DrawFn) -> tuple[str, str]:
     added = [draw(aggregates(f"b{i}")) for i in range(draw(st.integers(0, 2)))]
     added += [draw(aggregates(f"h{i}", stream="o", at="key")) for i in range(draw(st.integers(0, 1)))]
     after = [
-        replace(node, window=draw(any_window)) if not isinstance(node.window, LatestWindow) and draw(st.booleans()) else node
+        replace(node, window=draw(any_window))
+        if not isinstance(node.window, LatestWindow) and draw(st.booleans())
+        else node
         for node in shared
     ]
     parts: dict[str, Any] = {"revisions": draw(st.booleans())}
@@ -138,7 +140,9 @@ def test_i5_what_is_complete_is_as_if_the_new_plan_had_run_from_the_start(plans,
     assert said.rows.keys() == expected.rows.keys()
     unchanged = [name for name, feature in definitions(after).items() if definitions(before).get(name) == feature]
     for ident, row in expected.rows.items():
-        names = [n for n in unchanged if told[n][0] and n != "again"] if ident in early else complete_at(told, row["ts"])
+        names = (
+            [n for n in unchanged if told[n][0] and n != "again"] if ident in early else complete_at(told, row["ts"])
+        )
         for name in names:
             if (ident, name) not in said.saturated | expected.saturated:
                 assert same(said.rows[ident][name], row[name]), (ident, name, told[name])
@@ -227,7 +231,7 @@ def test_what_was_dropped_holds_no_bytes():
     after = engine_plan(many, STREAM)
     old, fresh = Engine(before), Engine(after)
     for engine in (old, fresh):
-        run(engine, [events(*range(0, 500))])
+        run(engine, [events(*range(500))])
     upgraded, _ = Engine.upgrade(before, old.snapshot(), after)
     assert upgraded.stats()["events"] <= fresh.stats()["events"] < old.stats()["events"]
     assert len(upgraded.snapshot()) < len(old.snapshot()) / 2
@@ -267,5 +271,3 @@ def test_rows_that_wait_are_refused():
     old.process("s", batch_of(events(1)), ARRIVAL)
     with pytest.raises(ValueError, match="1 rows wait to leave under the old definition"):
         Engine.upgrade(plan, old.snapshot(), plan)
-
-

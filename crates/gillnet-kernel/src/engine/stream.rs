@@ -104,6 +104,11 @@ impl StreamState {
         })
     }
 
+    /// How far ahead of its arrival an event may be.
+    pub fn max_ahead_us(&self) -> i64 {
+        self.max_ahead_us
+    }
+
     /// The column of the event's id.
     pub fn id(&self) -> &str {
         &self.id

@@ -144,7 +144,14 @@ impl Engine {
 
     /// The newest event time of a stream; of the root where the old plan never heard that stream.
     fn newest_of(&self, old: &Self, stream: &str) -> i64 {
-        let newest = |of: &StreamState| of.watermark.partitions().iter().map(|p| p.newest).filter(|&t| t != NONE).max();
+        let heard = |of: &StreamState| of.watermark.partitions().iter().map(|p| p.newest).filter(|&t| t != NONE).max();
+        let newest = |of: &StreamState| {
+            let heard = heard(of)?;
+            // An event that is ahead of its arrival does not move its partition so far. Who keeps the stream's events knows.
+            let kept = old.entities.iter().filter(|entity| entity.id.stream == of.name);
+            let kept = kept.map(|entity| entity.store.newest_of_all()).reduce(i64::max);
+            Some(kept.map_or_else(|| heard.saturating_add(of.max_ahead_us()), |kept| kept.max(heard)))
+        };
         let named = old.streams.iter().find(|other| other.name == stream).and_then(newest);
         named.or_else(|| newest(&old.streams[old.root])).unwrap_or(0)
     }

@@ -208,6 +208,11 @@ impl KeyedStore {
         self.slots[slot].state.last_time(&self.layout)
     }
 
+    /// The newest event time of all keys. Walks over them.
+    pub fn newest_of_all(&self) -> i64 {
+        self.slots.iter().filter_map(|slot| slot.state.last_time(&self.layout)).max().unwrap_or(i64::MIN)
+    }
+
     /// The key of `slot` and its outputs as of `time`.
     pub fn read_slot(&mut self, slot: u32, time: i64) -> (&str, &[Value]) {
         let Slot { key, state, .. } = &mut self.slots[slot];
