@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from effort import examples
-from engine_scripts import CLICKS, EMISSIONS, LATENESSES, PACE, SESSION, scripts
+from engine_scripts import CLICKS, EMISSIONS, JOIN, LATENESSES, PACE, SESSION, plans, scripts
+from engine_scripts import perform as seen
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_engine import (
@@ -28,6 +29,7 @@ from kernel_engine import (
 )
 
 from gillnet._kernel import Batch, Engine
+from gillnet.plan.joins import join_to_json
 from gillnet.plan.nodes import AggregateNode, LatestWindow, SessionWindow, SlidingWindow
 from gillnet.testing.oracle import Event, read
 
@@ -43,6 +45,7 @@ class Said:
         self.rows: dict[str, Row] = {}
         self.sessions: dict[tuple[Any, int], Row] = {}
         self.saturated: set[tuple[str, str]] = set()
+        self.joined: list[Row] = []
 
     def take(self, batch: Batch | None) -> None:
         for row in with_times(batch) if batch is not None else ():
@@ -73,6 +76,8 @@ def perform(engine: Engine, step: tuple[str, Any], now: int, said: Said) -> None
             said.take(engine.release(now, False))
     while (revised := engine.revisions(ALL)) is not None:
         said.take(revised)
+    while (joined := engine.joined(ALL)) is not None:
+        said.joined += with_times(joined[1])
 
 
 @st.composite
@@ -95,6 +100,8 @@ def changes(draw: st.DrawFn) -> tuple[str, str]:
         shared, after = [*shared, CLICKS], [*after, PACE, CLICKS]
     else:
         parts["emission"] = draw(st.sampled_from(EMISSIONS))
+    if draw(st.booleans()):
+        parts["joins"] = [join_to_json(JOIN)]
     settings = {"allowed_lateness_us": draw(LATENESSES), "idle_after_us": 30 * SECOND}
     streams = [stream_plan(name, watermark_delay_us=draw(st.sampled_from([0, SECOND])), **settings) for name in "so"]
     order = draw(st.randoms(use_true_random=False))
@@ -106,6 +113,9 @@ def changes(draw: st.DrawFn) -> tuple[str, str]:
     for plan in (old_plan, new_plan):
         first = plan["features"][0]["name"]
         plan["features"].append({"kind": "expression", "name": "again", "expression": {"column": first}})
+        if "sessions" in parts:
+            over = {"over_us": 60 * SECOND, "step_us": SECOND, "min_count": 1}
+            plan["features"].append({"kind": "baseline", "name": "usual", "of": "clicks", "quantile": 0.5, **over})
     return json.dumps(old_plan), json.dumps(new_plan)
 
 
@@ -138,6 +148,7 @@ def test_i5_what_is_complete_is_as_if_the_new_plan_had_run_from_the_start(plans,
             upgraded = Engine.restore(after, upgraded.snapshot())
     assert said.outcomes == expected.outcomes
     assert said.rows.keys() == expected.rows.keys()
+    assert repr(said.joined) == repr(expected.joined)
     unchanged = [name for name, feature in definitions(after).items() if definitions(before).get(name) == feature]
     for ident, row in expected.rows.items():
         names = (
@@ -151,6 +162,21 @@ def test_i5_what_is_complete_is_as_if_the_new_plan_had_run_from_the_start(plans,
         for name in complete_at(told, row["session_end"]) if key not in early_sessions else ():
             if name in row and row["replaced_by"] is None:
                 assert same(said.sessions[key][name], row[name]), (key, name)
+
+
+@examples(150)
+@given(plan=plans(), script=scripts(), upgrades=st.lists(st.booleans(), min_size=1, max_size=9))
+def test_i5_an_upgrade_to_the_same_plan_changes_nothing(plan, script, upgrades):
+    """I5: windows, lookups, sessions, baselines, revisions and joins: whatever it says afterwards is what it would have said."""
+    plan = json.dumps({name: part for name, part in json.loads(plan).items() if name != "limits"})
+    original, upgraded = Engine(plan), Engine(plan)
+    now = START
+    for number, step in enumerate(script):
+        now += step[1] if step[0] == "silence" else SECOND
+        assert seen(original, step, now, sizes=False) == seen(upgraded, step, now, sizes=False), step
+        if upgrades[number % len(upgrades)] and not upgraded.stats()["pending_rows"]:
+            upgraded, told = Engine.upgrade(plan, upgraded.snapshot(), plan)
+            assert all(complete for _, complete, _ in told)
 
 
 def complete_at(told: Told, time: int) -> list[str]:

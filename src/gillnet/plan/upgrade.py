@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from gillnet.core.time import format_duration
-from gillnet.plan.nodes import AggregateNode, FeatureNode, PipelinePlan, SessionWindow, StreamNode
+from gillnet.plan.nodes import AggregateNode, FeatureNode, PipelinePlan, SessionWindow, StreamNode, Window
 from gillnet.plan.patterns import PatternNode
 from gillnet.plan.serde import plan_to_json
 
@@ -195,7 +195,7 @@ def _changed(old: Any, new: Any) -> str:
             parts.append(f"{name} {format_duration(before)} to {format_duration(after)}")
         elif isinstance(after, str) and isinstance(before, str):
             parts.append(f"{field.name} {before} to {after}")
-        elif type(before) is type(after) and hasattr(after, "size_us"):
+        elif type(before) is type(after) and isinstance(after, Window):
             parts.append(f"{field.name} {_changed(before, after)}")
         else:
             parts.append(field.name.replace("_", " "))
