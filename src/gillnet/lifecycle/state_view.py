@@ -77,7 +77,7 @@ class StateView:
     def warming(self) -> dict[str, int | None]:
         """Return the features that are warming since an upgrade; see `Checkpoint`."""
         watermarks = {progress.stream: progress.watermark_us for progress in self.progress()}
-        return still_warming(self.checkpoint, watermarks[self.plan.root])
+        return still_warming(self.checkpoint, self.plan.stream(self.plan.root), watermarks[self.plan.root])
 
     def late_us(self, operator: OperatorState) -> int | None:
         """Return how far behind the watermark an operator can still be read; None where there is no watermark, or it has ended."""

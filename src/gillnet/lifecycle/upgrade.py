@@ -102,7 +102,7 @@ def plan_upgrade(place: str, plan: PipelinePlan, *, drop: Collection[str] = ()) 
     if any(part.outcome == "refused" for part in parts):
         return Upgrade(place=place, checkpoint=checkpoint, plan=plan, parts=parts, warming={}, state=b"")
     operator, warming = FeatureOperator.upgraded(plan, state, old_plan=checkpoint.plan)
-    before = still_warming(checkpoint, operator.watermark_us(plan.root))
+    before = still_warming(checkpoint, plan.stream(plan.root), operator.watermark_us(plan.root))
     return Upgrade(
         place=place,
         checkpoint=checkpoint,

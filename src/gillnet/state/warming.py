@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+from gillnet.plan.nodes import StreamNode
 from gillnet.state.checkpoints import Checkpoint
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -12,12 +13,16 @@ _FURTHEST_US = 250_000_000_000 * 1_000_000
 """Beyond the calendar's last years there is no word for an instant."""
 
 
-def still_warming(checkpoint: Checkpoint, watermark_us: int | None) -> dict[str, int | None]:
-    """Return the features that are not complete once the root stream's watermark is at ``watermark_us``."""
+def still_warming(checkpoint: Checkpoint, root: StreamNode, watermark_us: int | None) -> dict[str, int | None]:
+    """Return the features that a row may still come for which they are incomplete, late ones included.
+
+    ``watermark_us``: of the root stream ``root``.
+    """
+    reach_us = None if watermark_us is None else watermark_us - root.allowed_lateness_us
     return {
         name: since_us
         for name, since_us in checkpoint.warming.items()
-        if since_us is None or watermark_us is None or since_us > watermark_us
+        if since_us is None or reach_us is None or since_us > reach_us
     }
 
 

@@ -26,7 +26,6 @@ use arrow::compute::{filter, filter_record_batch, interleave, not, nullif, or};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
 use compact_str::CompactString;
 
-pub(super) use self::moved::row_schema;
 pub use self::needed::looked_up_by;
 use self::needed::needed_columns;
 use self::patterns::{homes, PatternHome};

@@ -9,11 +9,10 @@ use std::sync::Arc;
 
 use arrow::array::{new_null_array, Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::{Field, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use hashbrown::hash_table::{Entry, HashTable};
 
 use super::packed::{pack, unpack};
-use super::revise::row_schema;
 use crate::bytes::{broken, ByteReader, ByteWriter};
 use crate::error::Result;
 
@@ -275,6 +274,16 @@ impl RowStore {
     pub fn index_bytes(&self) -> usize {
         self.index.allocation_size()
     }
+}
+
+/// The columns of a row under another plan: those of the same name and type are as they were, the others may be null.
+fn row_schema(old: &Schema, fields: &[Field]) -> Schema {
+    let field = |field: &Field| {
+        let same = old.field_with_name(field.name()).ok().filter(|other| other.data_type() == field.data_type());
+        let nullable = field.is_nullable() || same.is_none_or(Field::is_nullable);
+        Arc::new(field.clone().with_nullable(nullable))
+    };
+    Schema::new(fields.iter().map(field).collect::<Vec<_>>())
 }
 
 fn read_segment(from: &mut ByteReader<'_>) -> Result<Segment> {

@@ -342,7 +342,9 @@ impl Sessions {
     /// Closed sessions that were not asked for yet: their rows are of the old plan.
     pub(super) fn take_over(&mut self, old: &Self, baselines: &[Option<usize>]) -> Result<()> {
         if !old.closed.is_empty() {
-            return Err(refused("closed sessions wait to leave under the old definition"));
+            return Err(refused(
+                "closed sessions wait to leave under the old definition; go on with it once, and stop it",
+            ));
         }
         (self.unswept, self.forgotten) = (old.unswept, old.forgotten);
         let mut out = ByteWriter::default();

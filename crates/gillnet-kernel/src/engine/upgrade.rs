@@ -59,7 +59,11 @@ impl Engine {
         let (readers, mut complete) = new.take_entities(&old, plan)?;
         let patterns = new.take_patterns(&old, plan, &mut complete)?;
         new.take_sessions(&old, old_plan, plan, &mut complete)?;
-        new.joins.take_over(&old.joins, |name| new.parts.same(&old.parts, &format!("join '{name}'")))?;
+        new.joins.take_over(
+            &old.joins,
+            |name| new.parts.same(&old.parts, &format!("join '{name}'")),
+            (&old.streams, &new.streams),
+        )?;
         let streams = old.streams.iter().map(|stream| new.streams.iter().position(|s| s.name == stream.name)).collect();
         let added = new.entities.len();
         let patterns = patterns.into_iter().map(|place| place.map(|place| added + place));
@@ -208,7 +212,9 @@ fn check_movable(old: &Engine, new: &Engine) -> Result<()> {
     }
     let waiting = old.pending.as_ref().map_or(0, |pending| pending.stats().0);
     if waiting > 0 {
-        return Err(refused(&format!("{waiting} rows wait to leave under the old definition")));
+        return Err(refused(&format!(
+            "{waiting} rows wait to leave under the old definition; go on with it once, and stop it"
+        )));
     }
     Ok(())
 }

@@ -135,7 +135,7 @@ class Checkpoints:
             taken_ago_s=round((self._clock.now_us() - self.restored.taken_us) / 1_000_000, 1),
             state_bytes=self.restored.bytes,
         )
-        self.warming = still_warming(self.restored, operator.watermark_us(plan.root))
+        self.warming = still_warming(self.restored, plan.stream(plan.root), operator.watermark_us(plan.root))
         metrics.warming = self.warming
         if self.warming:
             _log.warning("features are warming since an upgrade", complete_from=warming_words(self.warming))

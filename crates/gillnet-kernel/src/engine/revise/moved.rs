@@ -1,9 +1,5 @@
 //! Emitted rows, and what has disturbed them, under another plan.
 
-use std::sync::Arc;
-
-use arrow::datatypes::{Field, Schema};
-
 use super::{Affected, Cause, Named, Revisions};
 use crate::error::Result;
 
@@ -48,14 +44,4 @@ impl Revisions {
         self.work = old.work.iter().filter_map(moved).collect();
         self.rows.take_over(&old.rows, &self.fields)
     }
-}
-
-/// The columns of a row under another plan: those of the same name and type are as they were, the others may be null.
-pub fn row_schema(old: &Schema, fields: &[Field]) -> Schema {
-    let field = |field: &Field| {
-        let same = old.field_with_name(field.name()).ok().filter(|other| other.data_type() == field.data_type());
-        let nullable = field.is_nullable() || same.is_none_or(Field::is_nullable);
-        Arc::new(field.clone().with_nullable(nullable))
-    };
-    Schema::new(fields.iter().map(field).collect::<Vec<_>>())
 }
