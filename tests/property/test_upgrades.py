@@ -287,7 +287,7 @@ def test_columns_may_stand_in_another_order():
     turned = [stream | {"schema": stream["schema"][::-1]} for stream in before["streams"]]
     after = json.dumps(before | {"streams": turned})
     old, whole = Engine(json.dumps(before)), Engine(after)
-    kept = [row | {"s": f"text {row['id']}", "f": float(row["i"])} for row in events(1, 20, 30)]
+    kept = [row | {"s": f"text {row['id']}", "f": float(row["i"])} for row in events(1, 5, 12)]
     others = [row | {"id": f"o{row['id']}"} for row in kept]
     for name, rows in (("s", kept[1:]), ("o", others[:2])):
         old.process(name, batch_of(rows), ARRIVAL)
@@ -306,7 +306,7 @@ def test_columns_may_stand_in_another_order():
         assert revised is not None
         said.append([repr(with_times(joined[1])), repr(with_times(revised))])
     assert said[0] == said[1]
-    assert "text oe30" in said[0][0] or "text e30" in said[0][0]
+    assert "text e5" in said[0][0]
 
 
 PLAN = json.loads(engine_plan([SUM], STREAM, stream_plan("o")))
