@@ -29,6 +29,7 @@ from gillnet.operators.encode import ColumnField, EncodeOperator, GroupField, Ou
 from gillnet.operators.features import SESSION_START, FeatureOperator
 from gillnet.plan.joins import IntervalJoinNode
 from gillnet.plan.nodes import PipelinePlan
+from gillnet.plan.serde import dumps
 from gillnet.runtimes.batch import BatchOptions, BatchPart, BatchRuntime, parquet_events
 from gillnet.runtimes.embedded import EmbeddedRuntime, Outputs, RuntimeOptions
 from gillnet.runtimes.embedded.joins import join_encoder
@@ -159,20 +160,27 @@ def run_embedded(
     *,
     batch_records: int | None = None,
     restore_every: int | None = None,
+    upgrade: bool = False,
     history: HistoryWriter | None = None,
 ) -> Outcome:
     """Run a case on the embedded runtime, in batches of at most so many records of one arrival.
 
     ``restore_every`` so many turns of its loop the operator goes, and one that is restored from its snapshot takes its place.
+    ``upgrade``: one that was moved to the same plan as if that were another, where no row waits.
     """
     plan = case.pipeline.plan
     player = Player(case.script, root=plan.root, batch_records=batch_records)
     sinks: dict[str, MemorySink] = {}
     turns = itertools.count(1)
 
+    def restored(operator: FeatureOperator) -> FeatureOperator:
+        if upgrade and not operator.stats()["pending_rows"]:
+            return FeatureOperator.upgraded(plan, operator.snapshot(), old_plan=dumps(plan))[0]
+        return FeatureOperator.restored(plan, operator.snapshot())
+
     def on_turn() -> None:
         if restore_every is not None and next(turns) % restore_every == 0:
-            runtime.flow.features = FeatureOperator.restored(plan, runtime.features.snapshot())
+            runtime.flow.features = restored(runtime.features)
 
     runtime = EmbeddedRuntime(
         plan,
@@ -263,6 +271,7 @@ MODES: dict[str, Callable[[Case], Outcome]] = {
     "embedded-batches-of-1": partial(run_embedded, batch_records=1),
     "embedded-batches-of-3": partial(run_embedded, batch_records=3),
     "embedded-restored": partial(run_embedded, batch_records=2, restore_every=1),
+    "embedded-upgraded": partial(run_embedded, batch_records=2, restore_every=1, upgrade=True),
     "embedded-restored-every-5": partial(run_embedded, restore_every=5),
 }
 """Every case runs in each. ``embedded`` takes everything that arrives at one time as one batch."""

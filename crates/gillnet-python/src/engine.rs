@@ -4,6 +4,7 @@ use gillnet_kernel::arrival::watermark::NONE;
 use gillnet_kernel::engine::inspect::Asked;
 use gillnet_kernel::engine::plan::Plan;
 use gillnet_kernel::engine::progress::Progress;
+use gillnet_kernel::engine::upgrade::Complete;
 use gillnet_kernel::engine::{Engine, EngineStats, Outcome, SpillStats};
 use gillnet_kernel::keyed::cold::ColdKeys;
 use pyo3::prelude::*;
@@ -15,6 +16,9 @@ use crate::{inspect, kernel_error, PyBatch};
 
 /// Watermark, the partition that holds it back, and (partition, newest event time, heard, idle) of each.
 type ProgressParts = (Option<i64>, Option<i32>, Vec<(i32, Option<i64>, i64, bool)>);
+
+/// A feature's name, whether it is complete, and if not, from which event time on where that is known.
+type FeatureComplete = (String, bool, Option<i64>);
 
 /// One accepted batch: outcomes as bytes (one each record), and rows where the stream is the root.
 type Processed<'py> = (Bound<'py, PyBytes>, Option<PyBatch>);
@@ -35,6 +39,21 @@ impl PyEngine {
         let plan = Plan::from_json(plan).map_err(kernel_error)?;
         let engine = py.detach(|| Engine::restore(&plan, snapshot));
         Ok(Self(engine.map_err(kernel_error)?))
+    }
+
+    /// An engine of `plan` with the state of `snapshot`, which was written under `old_plan`; and of each feature its name, whether
+    /// it is complete, and from which event time on where that is known.
+    #[staticmethod]
+    fn upgrade(py: Python<'_>, old_plan: &str, snapshot: &[u8], plan: &str) -> PyResult<(Self, Vec<FeatureComplete>)> {
+        let old_plan = Plan::from_json(old_plan).map_err(kernel_error)?;
+        let plan = Plan::from_json(plan).map_err(kernel_error)?;
+        let upgraded = py.detach(|| Engine::upgrade(&old_plan, snapshot, &plan)).map_err(kernel_error)?;
+        let told = upgraded.features.into_iter().map(|(name, complete)| match complete {
+            Complete::Now => (name, true, None),
+            Complete::From(time) => (name, false, Some(time)),
+            Complete::AfterPause => (name, false, None),
+        });
+        Ok((Self(upgraded.engine), told.collect()))
     }
 
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {

@@ -87,15 +87,19 @@ def build_runtime(
         outputs.wanted(name)
     # Should one of them fail, what was opened before is of no use without the run.
     with ExitStack() as undo:
+        undo.callback(outputs.close)
         if transactions is not None:
             undo.callback(transactions.close)
         backend = open_backend(config)
         if backend is not None:
             undo.callback(backend.close)
         checkpoints = None if config.checkpoints is None else open_checkpoints(config, transactions, backend)
+        sources = open_sources(plan, config)
+        for source in sources.values():
+            undo.callback(source.close)
         runtime = EmbeddedRuntime(
             plan,
-            sources=open_sources(plan, config),
+            sources=sources,
             outputs=outputs,
             scorer=scorer,
             options=config.options,

@@ -18,6 +18,7 @@ from gillnet.cli.logs import log_lines
 from gillnet.cli.run import run
 from gillnet.cli.simulate import simulate
 from gillnet.cli.state import state
+from gillnet.cli.upgrade import savepoint, upgrade
 
 app = typer.Typer(
     cls=ReadableErrors,
@@ -35,6 +36,8 @@ _COMMANDS: dict[Callable[..., None], str] = {
     verify: "Compare a run with the batch answer.",
     repair: "Correct what late data would have changed.",
     lateness: "Choose a watermark delay from a stream's delays.",
+    upgrade: "Go on from a run's state with a changed definition.",
+    savepoint: "Keep a run's state for good.",
     doctor: "Say what is the matter with a run, and what to change.",
     simulate: "Write simulated streams to Kafka or files.",
     kafka: "Start a real Kafka broker on this machine.",

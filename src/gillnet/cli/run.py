@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 from rich.console import Console
 
@@ -19,7 +20,12 @@ from gillnet.cli.logs import LogFormat, log_lines
 from gillnet.cli.monitor import RowTap, RunMonitor
 from gillnet.cli.signals import stop_on_signals
 from gillnet.cli.workers import run_workers
+from gillnet.core.errors import ConfigurationError
 from gillnet.core.ports import Sink
+from gillnet.state import CheckpointStore
+from gillnet.state.savepoints import copy_newest
+
+_log = structlog.get_logger("gillnet.run")
 
 App = Annotated[
     str, typer.Argument(help="app.py, app.py:name, a module, or a bundled scenario (payments, bots, takeover).")
@@ -55,6 +61,13 @@ def run(
     checkpoints: Annotated[
         str | None,
         typer.Option(metavar="PLACE", help="Keep checkpoints there, and go on from the last: a directory, or s3://..."),
+    ] = None,
+    from_savepoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Begin from this savepoint, where the place of checkpoints has none: see gillnet savepoint.",
+        ),
     ] = None,
     delivery: Annotated[
         str | None,
@@ -106,6 +119,8 @@ def run(
         checkpoints=checkpoints,
     )
     pipeline = load_pipeline(app)
+    if from_savepoint is not None:
+        begin_from(from_savepoint, chosen)
     if workers is not None:
         run_workers(workers, count_lanes(pipeline.plan, chosen))
         return
@@ -117,6 +132,29 @@ def run(
         run_plain(pipeline, chosen)
     else:
         run_live(pipeline, chosen, Console())
+
+
+def begin_from(savepoint: str, config: RunConfig) -> None:
+    """Put a savepoint into the run's place of checkpoints, if that has none yet: a run that is started again goes on from its own.
+
+    Raises
+    ------
+    ConfigurationError
+        If the run keeps no checkpoints.
+    StateError
+        If the savepoint is not whole.
+    """
+    if config.checkpoints is None:
+        raise ConfigurationError(
+            "--from-savepoint: name the place where the run keeps its own checkpoints, with --checkpoints PLACE."
+        )
+    store = CheckpointStore(config.checkpoints)
+    if store.numbers() or store.lanes():
+        _log.warning(
+            "the place has checkpoints, so the run goes on from these, not from the savepoint", place=store.place
+        )
+        return
+    copy_newest(savepoint, config.checkpoints)
 
 
 def run_lanes(pipeline: Pipeline, config: RunConfig, worker: Worker) -> None:

@@ -113,6 +113,7 @@ def _checkpoint(view: StateView) -> dict[str, object]:
         "bytes": checkpoint.bytes,
         "pipeline": view.plan.name,
         "place": view.place,
+        "warming": view.warming(),
     }
 
 

@@ -17,6 +17,7 @@ from gillnet.core.time import MINUTE, SECOND, format_duration
 from gillnet.lifecycle.state_view import FeatureCost, StateView, in_words
 from gillnet.operators.inspection import EXPIRING_US, KeyState, OperatorState
 from gillnet.operators.progress import StreamProgress
+from gillnet.state import warming_words
 
 _WRAPPED = ("why", "read_by")
 _KINDS = {"ids": "ids seen"}
@@ -53,6 +54,10 @@ def overview(view: StateView, operators: Sequence[OperatorState], costs: Sequenc
     parts: list[RenderableType] = [
         _head(view, f"{size(total)} in memory, {size(view.checkpoint.bytes)} written"),
         *_streams(view),
+    ]
+    parts += [
+        Text(f"{name} is warming since an upgrade, complete from {words}")
+        for name, words in warming_words(view.warming()).items()
     ]
     parts += [Text(""), _operators(view, operators)]
     parts.append(Text("kept: event time from an event until the watermark forgets it.", style="dim"))

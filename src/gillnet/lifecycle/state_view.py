@@ -25,7 +25,7 @@ from gillnet.plan.format import format_expression
 from gillnet.plan.nodes import AggregateNode, BaselineNode, PipelinePlan, SessionWindow
 from gillnet.plan.patterns import PatternNode
 from gillnet.plan.serde import loads
-from gillnet.state import Checkpoint, CheckpointStore
+from gillnet.state import Checkpoint, CheckpointStore, still_warming
 
 WORD_BYTES = 8
 
@@ -73,6 +73,11 @@ class StateView:
     def progress(self) -> list[StreamProgress]:
         """Return how far each stream was at the cut."""
         return self.inspector.progress(self.checkpoint.taken_us)
+
+    def warming(self) -> dict[str, int | None]:
+        """Return the features that are warming since an upgrade; see `Checkpoint`."""
+        watermarks = {progress.stream: progress.watermark_us for progress in self.progress()}
+        return still_warming(self.checkpoint, self.plan.stream(self.plan.root), watermarks[self.plan.root])
 
     def late_us(self, operator: OperatorState) -> int | None:
         """Return how far behind the watermark an operator can still be read; None where there is no watermark, or it has ended."""

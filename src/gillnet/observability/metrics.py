@@ -39,6 +39,8 @@ CATALOGUE: dict[str, str] = {
     "checkpoint_wrote_ms": "From the last checkpoint's cut until its state was written on this machine, in milliseconds.",
     "checkpoint_took_ms": "From the last checkpoint's cut until it was durable, in milliseconds.",
     "checkpoint_taken_us": "The last checkpoint's cut in microseconds since 1970 UTC.",
+    "features_warming": "Features that were incomplete after an upgrade when the run began.",
+    "warming_complete_us": "Event time from which on such a feature is complete, in microseconds since 1970 UTC, per feature.",
     "watermark_us": "The watermark in microseconds since 1970 UTC, per stream; absent before the first and after the end.",
     "watermark_lag_ms": "How far the watermark is behind the arrival clock, in milliseconds, per stream.",
     "watermark_held_by": "The partition that holds the watermark back, per stream.",
@@ -171,6 +173,8 @@ class RunMetrics:
     checkpoints_failed: int = 0
     checkpoint: dict[str, float | int] = field(default_factory=dict)
     """Of the last one."""
+    warming: Mapping[str, int | None] = field(default_factory=dict)
+    """Features that an upgrade left incomplete when the run began, and the event time from which on each is complete, if known."""
 
     def stream(self, name: str) -> StreamCounts:
         """Return the counts of a stream."""
@@ -230,6 +234,9 @@ class RunMetrics:
             figures |= {f"source_{what}{{stream={stream}}}": count for what, count in told.items()}
         for output, told in self.sinks.items():
             figures |= {f"sink_{what}{{output={output}}}": count for what, count in told.items()}
+        figures["features_warming"] = len(self.warming)
+        complete = {name: since_us for name, since_us in self.warming.items() if since_us is not None}
+        figures |= {f"warming_complete_us{{feature={name}}}": since_us for name, since_us in complete.items()}
         for share, label in SHARES:
             figures[f"latency_ms_{label}"] = round(self.latency_ms.percentile(share) or 0.0, 3)
         return figures

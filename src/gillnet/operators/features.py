@@ -123,6 +123,39 @@ class FeatureOperator:
         operator._spill()
         return operator
 
+    @classmethod
+    def upgraded(cls, plan: PipelinePlan, snapshot: bytes, *, old_plan: str) -> tuple[Self, dict[str, int | None]]:
+        """Return an operator of ``plan`` with the state that ``old_plan`` wrote, and which of its features are warming.
+
+        Parameters
+        ----------
+        plan
+            The plan that is to go on.
+        snapshot
+            What `snapshot` returned.
+        old_plan
+            The plan that wrote it, as JSON.
+
+        Returns
+        -------
+        The operator; and by name of a feature that misses what was not kept, the event time (microseconds UTC) from which on it is
+        what it would be had ``plan`` run from the start, None where that is for each key once it has paused. Until then it counts
+        what was kept of its events, or where its column was not kept, those that come.
+
+        Raises
+        ------
+        PlanError
+            If the kernel cannot execute the plan.
+        StateError
+            If the snapshot cannot be read, or its state cannot become that of ``plan``.
+        """
+        operator = cls(plan)
+        try:
+            operator._engine, features = Engine.upgrade(old_plan, snapshot, dumps(plan))
+        except ValueError as error:
+            raise StateError(f"pipeline {plan.name!r} cannot be upgraded: {error}.") from error
+        return operator, {name: since_us for name, complete, since_us in features if not complete}
+
     def snapshot(self) -> bytes:
         """Return the whole state, as it is between two calls.
 

@@ -71,6 +71,11 @@ class Checkpoint:
         What it consists of.
     plan
         The pipeline's plan as JSON, so that the state can be read without its definition; empty in one of an earlier version.
+    warming
+        Features that miss what was not kept before an upgrade, each with the event time from which on it is complete; None where
+        that is for each key once it has paused.
+    upgraded
+        Whether an upgrade wrote it: then no step of its journal may lie behind it, for those are of the plan before.
     """
 
     number: int
@@ -82,6 +87,8 @@ class Checkpoint:
     journal: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[StoredFile, ...] = ()
     plan: str = ""
+    warming: Mapping[str, int | None] = field(default_factory=dict)
+    upgraded: bool = False
 
     @property
     def bytes(self) -> int:
@@ -202,6 +209,19 @@ class CheckpointStore:
             found = self._files.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
             return sorted(info.base_name for info in found if _LANE.fullmatch(info.base_name))
 
+    def bring_keys(self, checkpoint: Checkpoint, directory: Path) -> None:
+        """Put the files of a checkpoint's keys into a directory of this machine, and see that each is whole.
+
+        Raises
+        ------
+        StateError
+            If one is missing, torn or changed.
+        """
+        with self._errors(f"read {SHARED}"):
+            for stored in checkpoint.files:
+                if stored.name.startswith(KEYS):
+                    self._shared.bring(stored, directory)
+
     def _restore_keys(self, checkpoint: Checkpoint, backend: StateBackend | None) -> None:
         shared = [stored for stored in checkpoint.files if stored.name.startswith(KEYS)]
         if backend is None:
@@ -212,12 +232,7 @@ class CheckpointStore:
                 )
             return
 
-        def bring(directory: Path) -> None:
-            with self._errors(f"read {SHARED}"):
-                for stored in shared:
-                    self._shared.bring(stored, directory)
-
-        backend.restore(bring)
+        backend.restore(lambda directory: self.bring_keys(checkpoint, directory))
 
     def state(self, checkpoint: Checkpoint) -> bytes:
         """Return a checkpoint's state, after a look at its checksum.

@@ -114,14 +114,14 @@ class CheckpointWriter:
             If the place cannot be written, or a part of the state has no form.
         """
         began_s = self._clock.monotonic_s()
-        path = self._store.prepare(checkpoint.number) or _upload_path()
+        path = self._store.prepare(checkpoint.number) or upload_path()
         self._number = checkpoint.number + 1
         keys = None
         try:
             keys = None if self._backend is None else self._backend.cut()
             child = _forked(path, snapshot) if self._in_background else None
             if child is None:
-                _write(path, snapshot())
+                write_durably(path, snapshot())
         except (StateError, OSError) as error:
             _remove(keys)
             self._store.abandon(checkpoint.number)
@@ -205,16 +205,17 @@ def _forked(path: Path, snapshot: Callable[[], bytes]) -> int:
         gc.disable()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        _write(path, snapshot())
+        write_durably(path, snapshot())
     except BaseException as error:
         try:
-            _write(_error_path(path), " ".join(str(error).split()).encode())
+            write_durably(_error_path(path), " ".join(str(error).split()).encode())
         finally:
             os._exit(1)
     os._exit(0)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a private file, and return when it is on the disk."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         view = memoryview(data)
@@ -230,7 +231,8 @@ def _remove(keys: Path | None) -> None:
         shutil.rmtree(keys, ignore_errors=True)
 
 
-def _upload_path() -> Path:
+def upload_path() -> Path:
+    """Return a new file of this machine, for what will be uploaded."""
     handle, name = tempfile.mkstemp(prefix="gillnet-checkpoint-")
     os.close(handle)
     return Path(name)

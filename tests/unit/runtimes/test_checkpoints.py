@@ -197,7 +197,7 @@ def test_a_failed_checkpoint_is_told_and_the_run_goes_on(tmp_path, monkeypatch):
     clock = SimulatedClock()
     kept = checkpoints(tmp_path, clock)
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr("gillnet.state.writing._write", lambda *_: (_ for _ in ()).throw(full))
+    monkeypatch.setattr("gillnet.state.writing.write_durably", lambda *_: (_ for _ in ()).throw(full))
     with structlog.testing.capture_logs() as logs:
         driven = drive([*SCRIPT, Pause(1.0)], clock=clock, checkpoints=kept).run()
     assert driven.outs.ids() == [f"p{number}" for number in range(40)]
@@ -373,7 +373,7 @@ def test_a_journal_with_a_gap_is_followed_up_to_it_and_told(tmp_path):
 def test_a_run_whose_first_checkpoint_cannot_be_written_does_not_begin(tmp_path, monkeypatch):
     clock = SimulatedClock()
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr("gillnet.state.writing._write", lambda *_: (_ for _ in ()).throw(full))
+    monkeypatch.setattr("gillnet.state.writing.write_durably", lambda *_: (_ for _ in ()).throw(full))
     driven = drive(SCRIPT, clock=clock, checkpoints=journalled(tmp_path, clock))
     with pytest.raises(
         StateError, match="the first checkpoint was not written, so the run could not go on after a crash"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from gillnet.core.errors import ConfigurationError, StateError
 from gillnet.state import Checkpoint, CheckpointStore, RocksDBBackend
 from gillnet.state.rocksdb import LEAST_MEMORY
+from gillnet.state.savepoints import copy_newest
 from gillnet.state.writing import CheckpointWriter, Taken
 
 
@@ -191,3 +193,19 @@ def test_a_name_that_leaves_the_directory_is_refused(keys, other, tmp_path):
     stored = taken.checkpoint.files[-1]
     with pytest.raises(StateError, match="which is none of a backend's"):
         keys.store._shared.bring(type(stored)("keys/../out", stored.bytes, stored.sha256), tmp_path)
+
+
+def test_a_savepoint_has_the_keys_files_and_needs_nothing_of_where_it_came_from(keys, other, tmp_path):
+    keys.put(range(200), b"value")
+    taken = keys.take()
+    kept = copy_newest(keys.place, tmp_path / "kept")
+    assert {stored.name for stored in kept.files} == {stored.name for stored in taken.checkpoint.files}
+    shutil.rmtree(keys.place)
+    found = CheckpointStore(tmp_path / "kept").latest(other)
+    assert found is not None
+    assert found[1] == f"state {kept.number}".encode()
+    assert other.fetch([b"%08d" % 7])[0].startswith(b"value")
+    for path in (tmp_path / "kept" / "shared").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(StateError, match="torn or was changed"):
+        copy_newest(tmp_path / "kept", tmp_path / "again")

@@ -84,6 +84,17 @@ impl SeenIds {
         }
     }
 
+    /// Take the ids of another set over, which may keep times in other steps.
+    pub fn take_over(&mut self, old: &Self) {
+        for seen in old.shards.iter().flatten() {
+            let last = seen.bucket.saturating_add(1).saturating_mul(old.width_us).saturating_sub(1);
+            let bucket = if self.width_us == old.width_us { seen.bucket } else { self.bucket(last) };
+            let seen = Seen { bucket, ..*seen };
+            self.shards[shard_of(mix(&seen))].insert_unique(mix(&seen), seen, mix);
+        }
+        self.sweep_at = old.sweep_at;
+    }
+
     /// Write every id, and which shard forgets next.
     pub fn write_state(&self, out: &mut ByteWriter) {
         out.u8(self.sweep_at as u8);

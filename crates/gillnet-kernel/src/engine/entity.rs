@@ -53,11 +53,16 @@ pub struct Entity {
     /// The inputs of the lanes, as the plan has them in JSON.
     pub lane_sources: Vec<String>,
     /// State of readings before this time may have been forgotten.
-    swept_to: i64,
+    pub(super) swept_to: i64,
     types: Vec<DataType>,
     lanes: Vec<Expression>,
     selections: Vec<Selection>,
+    /// The selections as the plan has them.
+    pub(super) selection_sources: Vec<SelectionSource>,
 }
+
+/// The condition as JSON, the lane that must not be null, and whether it must be a number.
+pub(super) type SelectionSource = (Option<String>, Option<usize>, bool);
 
 struct Selection {
     condition: Option<Expression>,
@@ -72,7 +77,7 @@ pub struct EntityBuilder {
     schema: Arc<Schema>,
     layout: Layout,
     lane_sources: Vec<String>,
-    selection_sources: Vec<(Option<String>, Option<usize>, bool)>,
+    selection_sources: Vec<SelectionSource>,
     lanes: Vec<Expression>,
     selections: Vec<Selection>,
     features: Vec<usize>,
@@ -132,6 +137,7 @@ impl EntityBuilder {
             types: self.types,
             lanes: self.lanes,
             selections: self.selections,
+            selection_sources: self.selection_sources,
         }
     }
 
@@ -172,7 +178,7 @@ impl EntityBuilder {
 }
 
 /// A selection as words of the plan, for the layout's fingerprint.
-fn selection_words((condition, lane, not_nan): &(Option<String>, Option<usize>, bool)) -> String {
+fn selection_words((condition, lane, not_nan): &SelectionSource) -> String {
     let lane = lane.map_or("none".into(), |lane| lane.to_string());
     format!("of lane {lane}{} where {}", if *not_nan { " but NaN" } else { "" }, condition.as_deref().unwrap_or("true"))
 }

@@ -31,6 +31,7 @@ mod spill;
 mod states;
 mod stream;
 mod time;
+pub mod upgrade;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::concat_batches;

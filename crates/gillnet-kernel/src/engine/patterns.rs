@@ -364,6 +364,16 @@ impl PatternEntity {
         self.store.sweep(slots, reach)
     }
 
+    /// Whether it is the same pattern over the same key, read by the same column.
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        self.id == other.id && self.reader == other.reader && self.plan == other.plan
+    }
+
+    /// How far back its features look.
+    pub(super) fn looks_back_us(&self) -> i64 {
+        self.readings.iter().map(|reading| reading.over_us).max().unwrap_or(0)
+    }
+
     /// Write the state of every key.
     pub fn write_state(&self, out: &mut ByteWriter) {
         out.i64(self.swept_to);

@@ -94,6 +94,12 @@ impl PlanParts {
         )))
     }
 
+    /// Whether both have the part of that name, and it is the same.
+    pub(super) fn same(&self, other: &Self, name: &str) -> bool {
+        let find = |parts: &Self| parts.parts.iter().find(|(part, _)| part == name).map(|(_, sum)| *sum);
+        find(self).is_some_and(|sum| find(other) == Some(sum))
+    }
+
     fn difference(&self, stored: &Self) -> Option<String> {
         let find = |parts: &Self, name: &str| parts.parts.iter().find(|(other, _)| other == name).map(|(_, sum)| *sum);
         for (name, sum) in &stored.parts {

@@ -9,6 +9,7 @@
 //! Noting costs next to nothing; the host decides how often to do the rest. A row that many events disturb in between is read
 //! once. The last revision depends on the set of events only; how many come before it does not matter.
 
+mod moved;
 mod needed;
 pub mod patterns;
 mod stored;
@@ -56,6 +57,8 @@ pub const CHANGED: &str = "__changed";
 /// Emitted rows, and what has disturbed them since.
 pub struct Revisions {
     rows: RowStore,
+    /// The columns that are kept of a row.
+    fields: Vec<Field>,
     root: RootColumns,
     /// Where each feature's column comes from, in the plan's order.
     sources: Vec<Source>,
@@ -185,6 +188,7 @@ impl Revisions {
         }
         Ok(Self {
             rows: RowStore::default(),
+            fields,
             root: root_columns,
             sources,
             watched: watched(streams, root, entities)?,

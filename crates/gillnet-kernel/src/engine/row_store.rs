@@ -7,9 +7,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{new_null_array, Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use hashbrown::hash_table::{Entry, HashTable};
 
 use super::packed::{pack, unpack};
@@ -193,6 +193,36 @@ impl RowStore {
         }
     }
 
+    /// Take rows over with other columns: those of the same name and type, and null in place of the others.
+    ///
+    /// # Errors
+    /// None but arrow's own.
+    pub fn take_over(&mut self, old: &Self, fields: &[Field]) -> Result<()> {
+        self.next = old.next;
+        let Some(before) = &old.schema else { return Ok(()) };
+        let schema = Arc::new(row_schema(before, fields));
+        for segment in &old.segments {
+            let batch = unpack(&segment.batch, before)?;
+            let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
+                Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
+                _ => new_null_array(field.data_type(), batch.num_rows()),
+            };
+            let batch = RecordBatch::try_new(Arc::clone(&schema), schema.fields().iter().map(column).collect())?;
+            let batch = if segment.ids.len() >= SEALED_ROWS { pack(&batch)? } else { batch };
+            let Segment { first, newest, ids, revisions, .. } = segment;
+            let (ids, revisions) = (ids.clone(), revisions.clone());
+            self.segments.push_back(Segment { first: *first, newest: *newest, batch, ids, revisions });
+        }
+        self.schema = Some(schema);
+        for number in 0..self.segments.len() {
+            let first = self.segments[number].first;
+            for row in 0..self.segments[number].ids.len() {
+                self.point(self.segments[number].ids[row], first + row as u64);
+            }
+        }
+        Ok(())
+    }
+
     /// Write every segment as it is.
     ///
     /// # Errors
@@ -271,6 +301,16 @@ impl RowStore {
     pub fn index_bytes(&self) -> usize {
         self.index.allocation_size()
     }
+}
+
+/// The columns of a row under another plan: those of the same name and type are as they were, the others may be null.
+fn row_schema(old: &Schema, fields: &[Field]) -> Schema {
+    let field = |field: &Field| {
+        let same = old.field_with_name(field.name()).ok().filter(|other| other.data_type() == field.data_type());
+        let nullable = field.is_nullable() || same.is_none_or(Field::is_nullable);
+        Arc::new(field.clone().with_nullable(nullable))
+    };
+    Schema::new(fields.iter().map(field).collect::<Vec<_>>())
 }
 
 fn read_segment(from: &mut ByteReader<'_>) -> Result<Segment> {

@@ -104,6 +104,11 @@ impl StreamState {
         })
     }
 
+    /// How far ahead of its arrival an event may be.
+    pub fn max_ahead_us(&self) -> i64 {
+        self.max_ahead_us
+    }
+
     /// The column of the event's id.
     pub fn id(&self) -> &str {
         &self.id
@@ -115,6 +120,19 @@ impl StreamState {
             watermark::NONE => i64::MIN,
             current => current.saturating_sub(self.allowed_lateness_us),
         }
+    }
+
+    /// Write the watermark alone.
+    pub(super) fn write_watermark(&self, out: &mut ByteWriter) {
+        self.watermark.write_state(out);
+    }
+
+    /// Read what [`Self::write_watermark`] wrote.
+    ///
+    /// # Errors
+    /// Bytes that are no watermark.
+    pub(super) fn read_watermark(&mut self, from: &mut ByteReader<'_>) -> Result<()> {
+        self.watermark.read_state(from)
     }
 
     /// Write the watermark and the ids that were seen.

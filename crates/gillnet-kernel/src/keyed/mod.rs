@@ -10,11 +10,13 @@
 //! - [`key`]: one key: a plain list of events while it is small, and [`large`] once it has grown: cursors with accumulators
 //! - [`paged`]: places that never move, for keys and for the strings of events
 //! - [`store`]: all keys of one entity, their TTL and their bytes
+//! - [`convert`]: a key's state under another layout
 //! - [`cold`]: the host's place for keys that are not in memory
 
 pub mod accumulator;
 pub mod codec;
 pub mod cold;
+pub mod convert;
 pub mod interner;
 pub mod key;
 mod large;

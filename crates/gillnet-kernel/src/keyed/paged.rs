@@ -65,6 +65,16 @@ impl<T: Default> Paged<T> {
         Ok(Self { pages, open })
     }
 
+    /// The same places with other values.
+    pub fn map<U>(&self, mut value: impl FnMut(&T) -> U) -> Paged<U> {
+        let pages = self.pages.iter().map(|page| Page {
+            places: page.places.iter().map(&mut value).collect(),
+            free: page.free.clone(),
+            open: page.open,
+        });
+        Paged { pages: pages.collect(), open: self.open.clone() }
+    }
+
     /// Put a value in, and return its place.
     pub fn insert(&mut self, value: T) -> u32 {
         while let Some(&number) = self.open.last() {

@@ -1,5 +1,6 @@
 //! All keys of one entity: find a key's state, let events arrive or read as of a time, and give memory back by TTL.
 
+mod converted;
 mod sizes;
 mod spill;
 mod stored;
@@ -205,6 +206,11 @@ impl KeyedStore {
     /// The newest event time of `slot`.
     pub fn newest(&self, slot: u32) -> Option<i64> {
         self.slots[slot].state.last_time(&self.layout)
+    }
+
+    /// The newest event time of all keys. Walks over them.
+    pub fn newest_of_all(&self) -> i64 {
+        self.slots.iter().filter_map(|slot| slot.state.last_time(&self.layout)).max().unwrap_or(i64::MIN)
     }
 
     /// The key of `slot` and its outputs as of `time`.

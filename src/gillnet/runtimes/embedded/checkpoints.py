@@ -18,9 +18,11 @@ from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics
 from gillnet.operators.features import FeatureOperator
 from gillnet.plan.nodes import PipelinePlan
-from gillnet.plan.serde import dumps
+from gillnet.plan.serde import dumps, loads
+from gillnet.plan.upgrade import compare
 from gillnet.runtimes.embedded.journal import JournalWriter, Replay
 from gillnet.state.checkpoints import Checkpoint, CheckpointStore
+from gillnet.state.warming import still_warming, warming_words
 from gillnet.state.writing import CheckpointWriter, Taken
 
 _log = structlog.get_logger("gillnet.run")
@@ -48,6 +50,8 @@ class Checkpoints:
         The checkpoint from which this run goes on; None for a run that begins with empty state.
     started_us
         When the state was empty.
+    warming
+        The features that are warming since an upgrade, as `Checkpoint` has them.
 
     Raises
     ------
@@ -79,6 +83,7 @@ class Checkpoints:
         self._begun_s = self._clock.monotonic_s()
         self._place = store.place
         self._cut: Mapping[str, Any] = self.restored.journal if self.restored else {}
+        self.warming: Mapping[str, int | None] = {}
 
     def journal_writer(self) -> JournalWriter | None:
         """Return what notes the steps of this run."""
@@ -92,7 +97,8 @@ class Checkpoints:
         """Return the steps that the journal has behind the cut; None where no journal of this kind goes on from there."""
         if self.journal is None or self._cut.get("kind") != self.journal.kind:
             return None
-        return Replay(self.journal, run=self.started_us, cut=self._cut)
+        upgraded = self.restored is not None and self.restored.upgraded
+        return Replay(self.journal, run=self.started_us, cut=self._cut, upgraded=upgraded)
 
     def restore(self, plan: PipelinePlan, sources: Mapping[str, Source], metrics: RunMetrics) -> FeatureOperator:
         """Bring the sources and the figures to the cut, and return the operator with the state of then.
@@ -117,7 +123,7 @@ class Checkpoints:
                 f"Checkpoints {self._place}: they are of the pipeline {self.restored.pipeline!r}, and this is {plan.name!r}; "
                 "name a place of its own for each pipeline."
             )
-        operator = FeatureOperator.restored(plan, self._state, backend=self._backend)
+        operator = self._operator(plan, self.restored)
         self._state = b""
         for stream, source in sources.items():
             assert isinstance(source, ReplayableSource)
@@ -129,9 +135,27 @@ class Checkpoints:
             taken_ago_s=round((self._clock.now_us() - self.restored.taken_us) / 1_000_000, 1),
             state_bytes=self.restored.bytes,
         )
+        self.warming = still_warming(self.restored, plan.stream(plan.root), operator.watermark_us(plan.root))
+        metrics.warming = self.warming
+        if self.warming:
+            _log.warning("features are warming since an upgrade", complete_from=warming_words(self.warming))
         if ended := self.restored.counts.get("ended"):
             _log.warning("the input of these streams had ended, so what comes now is too late", streams=ended)
         return operator
+
+    def _operator(self, plan: PipelinePlan, checkpoint: Checkpoint) -> FeatureOperator:
+        try:
+            return FeatureOperator.restored(plan, self._state, backend=self._backend)
+        except StateError as error:
+            if not checkpoint.plan or "written under another plan" not in str(error):
+                raise
+            found = [part for part in compare(loads(checkpoint.plan), plan) if part.outcome != "kept"]
+            told = "; ".join(map(str, found)) or "the order of its parts, or the columns that its rules read"
+            raise StateError(
+                f"Checkpoints {self._place}: the definition of {plan.name!r} is another than that of checkpoint {checkpoint.number}: "
+                f"{told}. To go on from its state, run `gillnet upgrade APP --from {self._place}` once (with --dry-run it "
+                "only says what becomes of each); or put the old definition back, or name an empty place to begin with empty state."
+            ) from error
 
     @property
     def due(self) -> bool:
@@ -159,6 +183,7 @@ class Checkpoints:
             counts={**metrics.counts(), **remembered},
             plan=dumps(plan),
             journal={} if writer is None else writer.cut(),
+            warming=self.warming,
         )
         self._attempt(metrics, lambda: self._writer.begin(checkpoint, snapshot))
 

@@ -119,6 +119,8 @@ class Replay:
         Whose they are.
     cut
         What `JournalWriter.cut` returned when the checkpoint was taken.
+    upgraded
+        Whether the checkpoint is of another plan than the steps behind it.
 
     Attributes
     ----------
@@ -130,9 +132,10 @@ class Replay:
         After `steps`: whether the lost run took no step beyond them.
     """
 
-    def __init__(self, journal: Journal, *, run: int, cut: Mapping[str, Any]) -> None:
+    def __init__(self, journal: Journal, *, run: int, cut: Mapping[str, Any], upgraded: bool = False) -> None:
         self._journal = journal
         self._run = run
+        self._upgraded = upgraded
         self._position = int(cut["position"])
         self.sequence = int(cut["sequence"])
         self.records = 0
@@ -155,6 +158,11 @@ class Replay:
                 _log.warning("journal has a gap, what lies behind it is read again", reason=str(error))
                 self.whole = False
                 return
+            if steps and self._upgraded:
+                raise StateError(
+                    "The journal has steps behind the checkpoint that was upgraded, and they are of the definition before: the run had not "
+                    "ended. Remove the directory of that checkpoint, start the old definition once, stop it, and upgrade again."
+                )
             yield from steps
         self.whole = self._journal.whole
 

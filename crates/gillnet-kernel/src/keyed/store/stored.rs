@@ -80,7 +80,7 @@ impl KeyedStore {
     }
 
     /// Let a key be found.
-    fn enter(&mut self, slot: u32) -> Result<()> {
+    pub(super) fn enter(&mut self, slot: u32) -> Result<()> {
         if self.find(self.key_at(slot)).is_some() {
             return Err(broken("a key twice"));
         }
