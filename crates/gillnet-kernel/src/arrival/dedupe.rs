@@ -87,7 +87,7 @@ impl SeenIds {
     /// Take the ids of another set over, which may keep times in other steps.
     pub fn take_over(&mut self, old: &Self) {
         for seen in old.shards.iter().flatten() {
-            let last = seen.bucket.saturating_add(1).saturating_mul(old.width_us).saturating_sub(1);
+            let last = old.last_time(seen.bucket);
             let bucket = if self.width_us == old.width_us { seen.bucket } else { self.bucket(last) };
             let seen = Seen { bucket, ..*seen };
             self.shards[shard_of(mix(&seen))].insert_unique(mix(&seen), seen, mix);
@@ -135,7 +135,7 @@ impl SeenIds {
     pub fn by_time(&self) -> std::collections::BTreeMap<i64, usize> {
         let mut steps = std::collections::BTreeMap::new();
         for seen in self.shards.iter().flatten() {
-            let last = seen.bucket.saturating_add(1).saturating_mul(self.width_us).saturating_sub(1);
+            let last = self.last_time(seen.bucket);
             *steps.entry(last).or_insert(0) += 1;
         }
         steps
@@ -158,6 +158,11 @@ impl SeenIds {
 
     fn bucket(&self, time: i64) -> i64 {
         time.div_euclid(self.width_us)
+    }
+
+    /// The last time that lies in a bucket.
+    fn last_time(&self, bucket: i64) -> i64 {
+        bucket.saturating_add(1).saturating_mul(self.width_us).saturating_sub(1)
     }
 }
 

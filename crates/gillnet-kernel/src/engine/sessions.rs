@@ -18,7 +18,7 @@ use super::entity::{Entity, Readings, NO_SLOT};
 use super::plan::{FeaturePlan, Plan, SessionsPlan};
 use super::session_timers::{LookedAt, SessionTimers, Timer};
 use super::stream::Accepted;
-use super::upgrade::refused;
+use super::upgrade::{copy, refused};
 use super::SESSION_START;
 use crate::arrival::watermark;
 use crate::bytes::{ByteReader, ByteWriter};
@@ -347,14 +347,10 @@ impl Sessions {
             ));
         }
         (self.unswept, self.forgotten) = (old.unswept, old.forgotten);
-        let mut out = ByteWriter::default();
-        old.timers.write_state(&mut out);
-        self.timers.read_state(&mut ByteReader::new(&out.finish()))?;
+        copy(|out| old.timers.write_state(out), |from| self.timers.read_state(from))?;
         for ((_, baseline), from) in self.baselines.iter_mut().zip(baselines) {
             let Some((_, before)) = from.map(|from| &old.baselines[from]) else { continue };
-            let mut out = ByteWriter::default();
-            before.write_state(&mut out);
-            baseline.read_state(&mut ByteReader::new(&out.finish()))?;
+            copy(|out| before.write_state(out), |from| baseline.read_state(from))?;
         }
         Ok(())
     }

@@ -84,13 +84,7 @@ impl Engine {
                     stream.name
                 )));
             }
-            copy(
-                |out| {
-                    before.write_watermark(out);
-                    Ok(())
-                },
-                |from| stream.read_watermark(from),
-            )?;
+            copy(|out| before.write_watermark(out), |from| stream.read_watermark(from))?;
             stream.seen.take_over(&before.seen);
         }
         Ok(())
@@ -103,13 +97,7 @@ impl Engine {
             if let Some(found) = found {
                 places[found] = Some(number);
                 let pattern = &mut self.patterns[number];
-                copy(
-                    |out| {
-                        old.patterns[found].write_state(out);
-                        Ok(())
-                    },
-                    |from| pattern.read_state(from),
-                )?;
+                copy(|out| old.patterns[found].write_state(out), |from| pattern.read_state(from))?;
             }
             let newest = self.newest_of(old, &self.patterns[number].id.stream);
             for (feature, feature_plan) in plan.features.iter().enumerate() {
@@ -220,12 +208,12 @@ fn check_movable(old: &Engine, new: &Engine) -> Result<()> {
 }
 
 /// Move state by its bytes.
-fn copy(
-    write: impl FnOnce(&mut ByteWriter) -> Result<()>,
+pub(super) fn copy(
+    write: impl FnOnce(&mut ByteWriter),
     read: impl FnOnce(&mut ByteReader<'_>) -> Result<()>,
 ) -> Result<()> {
     let mut out = ByteWriter::default();
-    write(&mut out)?;
+    write(&mut out);
     let bytes = out.finish();
     read(&mut ByteReader::new(&bytes))
 }

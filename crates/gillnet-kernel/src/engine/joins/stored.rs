@@ -9,7 +9,7 @@ use arrow::datatypes::{Field, Schema};
 use super::{Input, Joins, PlannedJoin};
 use crate::bytes::{ByteReader, ByteWriter};
 use crate::engine::stream::StreamState;
-use crate::engine::upgrade::refused;
+use crate::engine::upgrade::{copy, refused};
 use crate::error::Result;
 use crate::join::events::Payload;
 use crate::join::Side;
@@ -63,9 +63,7 @@ impl Joins {
                     payloads[side as usize].extend(packed.iter().map(|row| Payload::from(row.as_ref())));
                 }
             }
-            let mut out = ByteWriter::default();
-            before.join.write_state(&mut out);
-            planned.join.read_state(&mut ByteReader::new(&out.finish()), payloads)?;
+            copy(|out| before.join.write_state(out), |from| planned.join.read_state(from, payloads))?;
         }
         Ok(())
     }
