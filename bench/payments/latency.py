@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from gillnet.connectors.local_kafka import LocalKafka
 
 RATES_PER_S = (1_000, 5_000)
+# The default of librdkafka and, since 4.0, of Kafka's Java client. It counts in the latency.
+SENDER_LINGER_MS = 5.0
 # Time for a consumer group to form after a contender has said that it is about to ask for records.
 _SETTLE_S = 2.0
 # What is on its way when the last payment is sent has this long to arrive; more missing means that it cannot keep up.
@@ -69,6 +71,7 @@ class LatencyPlan:
     seconds: float
     warmup_s: float
     workload: Workload
+    linger_ms: float = SENDER_LINGER_MS
 
     @property
     def events(self) -> int:
@@ -90,7 +93,12 @@ def measure_all(
     """
     entries = [(rate, contender) for rate in options.rates for contender in (FLOOR, *contenders)]
     rounds: list[list[Latency]] = [[] for _ in entries]
-    seconds = {"seconds": options.seconds, "warmup_s": options.warmup, "workload": workload}
+    seconds = {
+        "seconds": options.seconds,
+        "warmup_s": options.warmup,
+        "workload": workload,
+        "linger_ms": options.sender_linger_ms,
+    }
     for _ in range(_BROKER_WARM_UPS):
         measure(broker, contenders[0], model, LatencyPlan(rate_per_s=max(options.rates), **seconds))
     for _ in range(options.latency_rounds):
@@ -127,6 +135,7 @@ def measure(broker: LocalKafka, contender: Contender, model: Path, plan: Latency
         output=target if contender.command else source,
         workload=workload,
         rate_per_s=plan.rate_per_s,
+        linger_ms=plan.linger_ms,
     )
     latency = _drive(broker, contender, job, schedule, plan)
     topics.delete_topic(broker.bootstrap_servers, source)
@@ -198,6 +207,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="measured seconds of each latency run")
     parser.add_argument("--warmup", type=float, default=5.0, help="seconds before them that are not counted")
     parser.add_argument("--latency-rounds", type=int, default=3, help="of each; the one with the median p99 is shown")
+    parser.add_argument(
+        "--sender-linger-ms", type=float, default=SENDER_LINGER_MS, help="how long the sender lets payments gather"
+    )
     parser.add_argument("--rates", type=int, nargs="+", default=list(RATES_PER_S), help="events/s of the latency runs")
 
 

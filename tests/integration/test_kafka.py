@@ -315,6 +315,18 @@ def test_an_event_at_a_low_rate_does_not_wait_for_others(kafka: LocalKafka, topi
 # A broker that goes away
 
 
+def test_what_lingers_leaves_when_the_sink_is_told_to_hurry(kafka: LocalKafka, topic: str) -> None:
+    sink = sink_on(kafka, topic, settings={"linger.ms": "60000"})
+    sink.write(numbers(20), keys(20))
+    assert sink.queued_records == 20
+    sink.hurry()
+    # Far sooner than it would linger: its threads look at it once, when they are woken.
+    source = source_on(kafka, topic, start="earliest")
+    assert sorted(read_some(source, 20, timeout_s=20.0)) == sorted(numbers(20))
+    sink.close()
+    source.close()
+
+
 def _pump(sink: KafkaSink, values: list[bytes], pause_s: float, failures: list[BaseException]) -> None:
     try:
         for start in range(0, len(values), 50):

@@ -182,6 +182,15 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
+class LingeringSink(Protocol):
+    """What a sink may offer besides, if it waits a little for more records before it sends some."""
+
+    def hurry(self) -> None:
+        """Send what was written now. It takes no longer than a moment, and says nothing of what is durable."""
+        ...
+
+
 class Transactions(Protocol):
     """Outputs and the journal of what led to them, places in the sources included, that become visible together or not at all."""
 

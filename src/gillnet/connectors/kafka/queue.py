@@ -44,6 +44,7 @@ OnDelivery = Callable[[KafkaError | None, object], None]
 # One call of produce_batch. Long enough to spread its fixed cost, short enough to fit in a small queue.
 _CHUNK_RECORDS = 4_096
 _WAIT_S = 0.05
+_HURRY_S = 0.001  # librdkafka counts milliseconds.
 
 
 class ProducerQueue:
@@ -169,6 +170,17 @@ class ProducerQueue:
             on_delivery(error.args[0], None)
             self.raise_failure()
         return True
+
+    def hurry(self) -> None:
+        """Send what is queued now, without lingering; takes 1 ms at the most.
+
+        Notes
+        -----
+        While librdkafka flushes, its threads do not linger, and they look at that when they are woken: a flush of no time at all
+        would be over by then.
+        """
+        if len(self.client):
+            self.client.flush(_HURRY_S)
 
     def poll(self) -> None:
         """Wait a moment for acknowledgements."""

@@ -52,7 +52,7 @@ class RuntimeOptions:
     """
 
     latency_budget_ms: float = 10.0
-    turn_ms: float = 1.0
+    turn_ms: float = 0.5
     max_batch_records: int = 4_096
     delivery: Guarantee = "at-least-once"
     transactional_id: str | None = None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from gillnet.core.messages import OutputRecord
-from gillnet.core.ports import Sink
+from gillnet.core.ports import LingeringSink, Sink
 from gillnet.runtimes.embedded.backlog import Figures, sink_figures
 
 OpenSink = Callable[[str], Sink | None]
@@ -33,6 +33,7 @@ class Outputs:
     def __init__(self, open_sink: OpenSink) -> None:
         self._open = open_sink
         self._sinks: dict[str, Sink | None] = {}
+        self._lingering: list[LingeringSink] = []
         self.muted = False
 
     def write(self, name: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
@@ -55,6 +56,11 @@ class Outputs:
         """Return the figures of the sinks that have any, by output; from any thread."""
         return sink_figures(dict(self._sinks))
 
+    def hurry(self) -> None:
+        """Let no sink wait for more before it sends what was written."""
+        for sink in self._lingering:
+            sink.hurry()
+
     def flush(self) -> None:
         """Return when everything written is durable."""
         for sink in self._sinks.values():
@@ -70,5 +76,7 @@ class Outputs:
 
     def _sink(self, name: str) -> Sink | None:
         if name not in self._sinks:
-            self._sinks[name] = self._open(name)
+            sink = self._sinks[name] = self._open(name)
+            if isinstance(sink, LingeringSink):
+                self._lingering.append(sink)
         return self._sinks[name]

@@ -276,6 +276,7 @@ class EmbeddedRuntime:
         """Let records gather for the next turn while turns are small: a little longer, the more this one had."""
         if self._largest_poll >= _SMALL_BATCH_RECORDS:
             return
+        self._outputs.hurry()
         longer = 1 + min(_LONGEST_TURN - 1, self._largest_poll / _GATHERED_RECORDS)
         rest_s = longer * self.options.turn_ms / 1_000 - self._clock.monotonic_s() + began_s
         if rest_s > 0:  # A sleep of nothing gives the core away all the same.
