@@ -260,6 +260,10 @@ class StateBackend(Protocol):
         """Return a directory with files that hold what is here now, and never change; whoever asked removes it."""
         ...
 
+    def disk_bytes(self) -> int:
+        """Return the bytes of its files."""
+        ...
+
     def close(self) -> None:
         """Release what is held, files included: a checkpoint is what lasts."""
         ...

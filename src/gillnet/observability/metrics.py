@@ -39,6 +39,13 @@ CATALOGUE: dict[str, str] = {
     "checkpoint_wrote_ms": "From the last checkpoint's cut until its state was written on this machine, in milliseconds.",
     "checkpoint_took_ms": "From the last checkpoint's cut until it was durable, in milliseconds.",
     "checkpoint_taken_us": "The last checkpoint's cut in microseconds since 1970 UTC.",
+    "transactions": "Transactions committed by this run, where outputs are exactly-once.",
+    "transaction_commit_ms": "From a commit's begin until everything in it is visible, in milliseconds.",
+    "backend_resident_bytes": "About how many bytes the keys hold that are in memory and could leave to the state backend.",
+    "backend_budget_bytes": "Bytes of memory that the engine's own state may take beside a state backend.",
+    "backend_disk_bytes": "Bytes of the state backend's files.",
+    "backend_keys_fetched": "Keys that came back from the state backend.",
+    "backend_keys_kept": "Keys that were handed over to the state backend, those that stayed in memory as well included.",
     "features_warming": "Features that were incomplete after an upgrade when the run began.",
     "warming_complete_us": "Event time from which on such a feature is complete, in microseconds since 1970 UTC, per feature.",
     "watermark_us": "The watermark in microseconds since 1970 UTC, per stream; absent before the first and after the end.",
@@ -169,6 +176,10 @@ class RunMetrics:
     sources: dict[str, dict[str, int]] = field(default_factory=dict)
     """By stream, as they were sampled last; so are those of sinks, by output."""
     sinks: dict[str, dict[str, int]] = field(default_factory=dict)
+    backend: dict[str, int] = field(default_factory=dict)
+    """Of the state backend, as sampled last."""
+    transactions: int = 0
+    transaction_commit_ms: Histogram = field(default_factory=Histogram)
     checkpoints: int = 0
     checkpoints_failed: int = 0
     checkpoint: dict[str, float | int] = field(default_factory=dict)
@@ -234,12 +245,18 @@ class RunMetrics:
             figures |= {f"source_{what}{{stream={stream}}}": count for what, count in told.items()}
         for output, told in self.sinks.items():
             figures |= {f"sink_{what}{{output={output}}}": count for what, count in told.items()}
+        figures |= {f"backend_{what}": value for what, value in self.backend.items()}
+        if self.transactions:
+            figures["transactions"] = self.transactions
+            figures |= _percentiles("transaction_commit_ms", self.transaction_commit_ms)
         figures["features_warming"] = len(self.warming)
         complete = {name: since_us for name, since_us in self.warming.items() if since_us is not None}
         figures |= {f"warming_complete_us{{feature={name}}}": since_us for name, since_us in complete.items()}
-        for share, label in SHARES:
-            figures[f"latency_ms_{label}"] = round(self.latency_ms.percentile(share) or 0.0, 3)
-        return figures
+        return figures | _percentiles("latency_ms", self.latency_ms)
+
+
+def _percentiles(name: str, histogram: Histogram) -> dict[str, float]:
+    return {f"{name}_{label}": round(histogram.percentile(share) or 0.0, 3) for share, label in SHARES}
 
 
 def _count(value: Any) -> int:

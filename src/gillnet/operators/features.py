@@ -181,6 +181,19 @@ class FeatureOperator:
         """
         self._engine.begin_write_behind()
 
+    def backend_figures(self) -> dict[str, int]:
+        """Return the catalogue's figures of the state backend; none without one."""
+        if self._backend is None:
+            return {}
+        resident_bytes, fetched, kept = self._engine.spill_stats()
+        return {
+            "resident_bytes": resident_bytes,
+            "budget_bytes": self._backend.budget,
+            "disk_bytes": self._backend.disk_bytes(),
+            "keys_fetched": fetched,
+            "keys_kept": kept,
+        }
+
     def _named(self, error: ValueError) -> Exception:
         """Return the error by what failed."""
         kind, _, what = str(error).partition(": ")

@@ -154,7 +154,11 @@ class RocksDBBackend:
 
     def disk_bytes(self) -> int:
         """Return the bytes of the files."""
-        return sum(path.stat().st_size for path in self._files.iterdir())
+        total = 0
+        for path in self._files.iterdir():
+            with suppress(FileNotFoundError):  # Compactions remove files at any time.
+                total += path.stat().st_size
+        return total
 
     def close(self) -> None:
         """Close and remove the files."""

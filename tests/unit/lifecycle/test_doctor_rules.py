@@ -156,6 +156,12 @@ CASES: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
      load(**LAGGING | {"lag_records": 900.0})),
     ("slow_rows", "warning", load(latency_p99_ms=800.0), load(latency_p99_ms=200.0)),
     ("revisions_behind", "notice", load(disturbances=40_000), load(disturbances=400)),
+    (
+        "cold_keys",
+        "notice",
+        load(fetched_per_record=0.9, keys_resident=250e6, keys_budget=256e6, keys_on_disk=2e9),
+        load(fetched_per_record=0.02, keys_resident=250e6, keys_budget=256e6, keys_on_disk=2e9),
+    ),
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gillnet.core.errors import ConfigurationError
+from gillnet.observability.metrics import CATALOGUE
 from gillnet.runtimes.embedded import Checkpoints
 from gillnet.state import CheckpointStore, RocksDBBackend
 from gillnet.state.rocksdb import LEAST_MEMORY
@@ -63,6 +64,20 @@ def test_i5_rows_after_crashes_are_those_of_a_run_in_memory_that_never_crashed(t
     if not in_background:  # A child that writes may not be done when the run dies.
         assert len(restored) == 2
         assert restored[0] < restored[1]
+
+
+def test_its_figures_are_in_the_catalogue(tmp_path):
+    backend = RocksDBBackend(tmp_path / "state", memory=LEAST_MEMORY)
+    backend.budget = 1
+    driven = drive(SCRIPT, backend=backend)
+    driven.run()
+    figures = {name: value for name, value in driven.runtime.metrics.snapshot().items() if name.startswith("backend_")}
+    assert set(figures) == {name for name in CATALOGUE if name.startswith("backend_")}
+    # 13 cards of which each one's payments are far apart, and no memory for any: all of them come back, again and again.
+    assert figures["backend_keys_fetched"] > 13
+    assert figures["backend_keys_kept"] >= figures["backend_keys_fetched"]
+    assert figures["backend_budget_bytes"] == 1
+    assert figures["backend_disk_bytes"] > 0
 
 
 def test_the_runtime_closes_its_backend(tmp_path):

@@ -331,6 +331,7 @@ def _checkpoints(
         took_ms=typical("checkpoint_took_ms"),
         completed=int(figures.get("checkpoints", 0)),
         failed=int(figures.get("checkpoints_failed", 0)),
+        incremental="backend_keys_kept" in figures,
     )
 
 
@@ -346,7 +347,7 @@ def _load(samples: Sequence[Sample], said: Mapping[str, Any]) -> r.Load:
             return None
         return (_sum(last.figures, name) - _sum(first.figures, name)) / span_s
 
-    records, batches = rate("records_read"), rate("batches")
+    records, batches, fetched = rate("records_read"), rate("batches"), rate("backend_keys_fetched")
     latencies = sorted(value for sample in recent if (value := sample.figures.get("recent_latency_ms_p99")) is not None)
     return r.Load(
         records_per_s=records,
@@ -361,4 +362,8 @@ def _load(samples: Sequence[Sample], said: Mapping[str, Any]) -> r.Load:
         latency_budget_ms=float(said.get("latency_budget_ms", 10.0)),
         max_batch_records=int(said.get("max_batch_records", 4_096)),
         disturbances=int(last.figures.get("disturbances", 0)),
+        fetched_per_record=fetched / records if fetched is not None and records else None,
+        keys_resident=last.figures.get("backend_resident_bytes", 0.0),
+        keys_budget=last.figures.get("backend_budget_bytes", 0.0),
+        keys_on_disk=last.figures.get("backend_disk_bytes", 0.0),
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from gillnet.lifecycle.doctor.findings import Finding, share
+from gillnet.lifecycle.doctor.findings import Finding, share, size
 from gillnet.lifecycle.doctor.readings import Readings
 
 _BUSY = 0.85
+# Keys from disk for each record, from which on it is told: one costs some 20 µs of CPU.
+_OFTEN_FETCHED = 0.3
 
 
 def falling_behind(readings: Readings) -> Iterator[Finding]:
@@ -122,4 +125,34 @@ def revisions_behind(readings: Readings) -> Iterator[Finding]:
     )
 
 
-RULES = (falling_behind, slow_rows, revisions_behind)
+def cold_keys(readings: Readings) -> Iterator[Finding]:
+    """Find keys that are read from disk so often that memory for them would pay."""
+    load = readings.load
+    fetched = load.fetched_per_record
+    if fetched is None or fetched < _OFTEN_FETCHED or load.keys_resident < 0.5 * load.keys_budget:
+        return
+    behind = load.lag_trend is not None and load.lag_trend.rises
+    twice = 2 ** math.ceil(math.log2(max(4 * load.keys_budget / (1 << 20), 128)))
+    yield Finding(
+        rule="cold_keys",
+        severity="warning" if behind else "notice",
+        title=(
+            f"Each record reads {fetched:.2f} keys from disk: those in memory take {size(load.keys_resident)}, the files "
+            f"{size(load.keys_on_disk)}."
+        ),
+        figures={
+            "fetched_per_record": round(fetched, 3),
+            "resident_bytes": load.keys_resident,
+            "budget_bytes": load.keys_budget,
+            "disk_bytes": load.keys_on_disk,
+        },
+        advice=(
+            "Give keys more memory, so that those in use stay in it; where all keys are used alike, it takes memory for all of them, and "
+            "shorter windows help more.",
+        ),
+        settings=(f'options.state_memory = "{twice}MB"',),
+        effect=min(fetched, 1.0) * (0.8 if behind else 0.3),
+    )
+
+
+RULES = (falling_behind, slow_rows, revisions_behind, cold_keys)

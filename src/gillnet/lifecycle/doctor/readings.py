@@ -162,6 +162,10 @@ class Load:
         CPU time of the process, in CPUs.
     queued
         Records that wait, by output.
+    fetched_per_record
+        Keys that came back from the state backend's disk, for each record read.
+    keys_resident, keys_budget, keys_on_disk
+        Bytes of keys in memory, of what they may take there, and of the state backend's files.
     """
 
     records_per_s: float | None = None
@@ -177,6 +181,10 @@ class Load:
     latency_budget_ms: float = 10.0
     max_batch_records: int = 4_096
     disturbances: int = 0
+    fetched_per_record: float | None = None
+    keys_resident: float = 0.0
+    keys_budget: float = 0.0
+    keys_on_disk: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from gillnet.core.ports import MarkingSource, Source, Transactions
 from gillnet.core.time import Clock
+from gillnet.observability.metrics import RunMetrics
 from gillnet.runtimes.embedded.commits import Commits
 from gillnet.runtimes.embedded.flow import Step
 from gillnet.runtimes.embedded.journal import JournalWriter
@@ -106,6 +107,8 @@ class ExactlyOnce:
         Which the outputs are written through.
     writer
         Notes steps in the transactions' journal.
+    metrics
+        Told of every commit.
     interval_ms
         How long a transaction lasts at least; longer while records wait at the sources, see the notes.
 
@@ -124,6 +127,7 @@ class ExactlyOnce:
         *,
         clock: Clock,
         writer: JournalWriter,
+        metrics: RunMetrics,
         interval_ms: float,
     ) -> None:
         self._transactions = transactions
@@ -132,6 +136,7 @@ class ExactlyOnce:
         self._committed_marks: list[object] = []
         self._clock = clock
         self._writer = writer
+        self._metrics = metrics
         self._interval_s = interval_ms / 1_000
         self._under_way = False
         self._took_s = 0.0
@@ -177,4 +182,6 @@ class ExactlyOnce:
         self._committed_marks = marks
         self._ended_s = self._clock.monotonic_s()
         self._took_s = self._ended_s - began_s
+        self._metrics.transactions += 1
+        self._metrics.transaction_commit_ms.add(self._took_s * 1_000)
         self._under_way = False

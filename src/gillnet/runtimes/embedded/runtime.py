@@ -161,6 +161,7 @@ class EmbeddedRuntime:
                 self._sources,
                 clock=self._clock,
                 writer=self._writer,
+                metrics=self.metrics,
                 interval_ms=self.options.transaction_interval_ms,
             )
         return AtLeastOnce(
@@ -361,6 +362,7 @@ class EmbeddedRuntime:
         self._noted_s, now_us = now_s, self._clock.now_us()
         self.metrics.progress = {name: self.features.progress(name, now_us) for name in self._sources}
         self.metrics.sources, self.metrics.sinks = source_figures(self._sources), self._outputs.figures()
+        self.metrics.backend = self.features.backend_figures()
 
     def _commit_if_due(self) -> None:
         # Transactions commit by themselves; only the history waits for this then.
