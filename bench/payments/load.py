@@ -155,7 +155,9 @@ def _receive(schedule: Schedule, connection: Connection[Any, Any]) -> None:
     cpu_before_s = _cpu_s()
     told = False
     while missing and time.monotonic() < give_up_s:
-        if not told and connection.poll():  # Looked at while records come too: from one that fell behind they come without end.
+        if (
+            not told and connection.poll()
+        ):  # Looked at while records come too: from one that fell behind they come without end.
             told, give_up_s = True, time.monotonic() + connection.recv()
         first = consumer.poll(0.1)
         if first is not None:
