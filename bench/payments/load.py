@@ -153,12 +153,10 @@ def _receive(schedule: Schedule, connection: Connection[Any, Any]) -> None:
     missing = len(at_s)
     give_up_s = float("inf")
     cpu_before_s = _cpu_s()
-    told = False
     while missing and time.monotonic() < give_up_s:
-        if (
-            not told and connection.poll()
-        ):  # Looked at while records come too: from one that fell behind they come without end.
-            told, give_up_s = True, time.monotonic() + connection.recv()
+        # While records come too: from a contender that fell behind they come without end.
+        if give_up_s == float("inf") and connection.poll():
+            give_up_s = time.monotonic() + connection.recv()
         first = consumer.poll(0.1)
         if first is not None:
             messages = [first, *consumer.consume(1_000, timeout=0)]

@@ -312,9 +312,6 @@ def test_an_event_at_a_low_rate_does_not_wait_for_others(kafka: LocalKafka, topi
     assert sorted(waits)[10] < 0.05  # A batch that waits to be full would take the whole timeout of 0.1 s.
 
 
-# A broker that goes away
-
-
 def test_what_lingers_leaves_when_the_sink_is_told_to_hurry(kafka: LocalKafka, topic: str) -> None:
     sink = sink_on(kafka, topic, settings={"linger.ms": "60000"})
     sink.write(numbers(20), keys(20))
@@ -325,6 +322,9 @@ def test_what_lingers_leaves_when_the_sink_is_told_to_hurry(kafka: LocalKafka, t
     assert sorted(read_some(source, 20, timeout_s=20.0)) == sorted(numbers(20))
     sink.close()
     source.close()
+
+
+# A broker that goes away
 
 
 def _pump(sink: KafkaSink, values: list[bytes], pause_s: float, failures: list[BaseException]) -> None:

@@ -178,7 +178,6 @@ class RunMetrics:
     sinks: dict[str, dict[str, int]] = field(default_factory=dict)
     backend: dict[str, int] = field(default_factory=dict)
     """Of the state backend, as sampled last."""
-    transactions: int = 0
     transaction_commit_ms: Histogram = field(default_factory=Histogram)
     checkpoints: int = 0
     checkpoints_failed: int = 0
@@ -246,8 +245,8 @@ class RunMetrics:
         for output, told in self.sinks.items():
             figures |= {f"sink_{what}{{output={output}}}": count for what, count in told.items()}
         figures |= {f"backend_{what}": value for what, value in self.backend.items()}
-        if self.transactions:
-            figures["transactions"] = self.transactions
+        if self.transaction_commit_ms.count:
+            figures["transactions"] = self.transaction_commit_ms.count
             figures |= _percentiles("transaction_commit_ms", self.transaction_commit_ms)
         figures["features_warming"] = len(self.warming)
         complete = {name: since_us for name, since_us in self.warming.items() if since_us is not None}

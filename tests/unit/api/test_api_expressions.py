@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
+import numpy
 import pytest
 
 from gillnet.api.expressions import all_horizontal, any_horizontal, coalesce, col, lit, when
@@ -21,7 +22,6 @@ def test_python_values_become_typed_constants() -> None:
 
 
 def test_numpy_numbers_are_numbers() -> None:
-    numpy = pytest.importorskip("numpy")
     assert lit(numpy.int64(3)).node == Literal(3, "int64")
     assert lit(numpy.float64(0.5)).node == Literal(0.5, "float64")
 

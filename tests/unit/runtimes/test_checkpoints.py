@@ -392,6 +392,17 @@ def test_exactly_once_is_refused_without_checkpoints_of_its_journal(tmp_path):
             drive(SCRIPT, clock=clock, checkpoints=kept, transactions=transactions)
 
 
+def test_a_run_tells_of_its_transactions(tmp_path):
+    clock = SimulatedClock()
+    transactions = SimulatedTransactions(SimulatedLog({}), Faults(random.Random(0), crashes=0))
+    kept = Checkpoints(CheckpointStore(tmp_path), in_background=False, journal=transactions.journal, clock=clock)
+    driven = drive(SCRIPT, clock=clock, checkpoints=kept, transactions=transactions, open_sink=transactions.sink)
+    driven.run()
+    told = {name: value for name, value in driven.runtime.metrics.snapshot().items() if name.startswith("transaction")}
+    assert set(told) == {"transactions", *(f"transaction_commit_ms_{label}" for label in ("p50", "p95", "p99"))}
+    assert told["transactions"] > 0
+
+
 def test_a_file_with_fewer_records_than_were_read_is_another_one(tmp_path):
     path = tmp_path / "payments.ndjson"
     path.write_bytes(b"\n".join(SCRIPT[:5]) + b"\n")

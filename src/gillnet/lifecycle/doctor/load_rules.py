@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from gillnet.lifecycle.doctor.findings import Finding, share, size
@@ -132,7 +131,6 @@ def cold_keys(readings: Readings) -> Iterator[Finding]:
     if fetched is None or fetched < _OFTEN_FETCHED or load.keys_resident < 0.5 * load.keys_budget:
         return
     behind = load.lag_trend is not None and load.lag_trend.rises
-    twice = 2 ** math.ceil(math.log2(max(4 * load.keys_budget / (1 << 20), 128)))
     yield Finding(
         rule="cold_keys",
         severity="warning" if behind else "notice",
@@ -147,10 +145,10 @@ def cold_keys(readings: Readings) -> Iterator[Finding]:
             "disk_bytes": load.keys_on_disk,
         },
         advice=(
-            "Give keys more memory, so that those in use stay in it; where all keys are used alike, it takes memory for all of them, and "
-            "shorter windows help more.",
+            "Give keys more memory, twice as much to begin with, so that those in use stay in it; where all keys are used alike, it "
+            "takes memory for all of them, and shorter windows help more.",
         ),
-        settings=(f'options.state_memory = "{twice}MB"',),
+        settings=('options.state_memory = "…"',),
         effect=min(fetched, 1.0) * (0.8 if behind else 0.3),
     )
 

@@ -182,6 +182,5 @@ class ExactlyOnce:
         self._committed_marks = marks
         self._ended_s = self._clock.monotonic_s()
         self._took_s = self._ended_s - began_s
-        self._metrics.transactions += 1
         self._metrics.transaction_commit_ms.add(self._took_s * 1_000)
         self._under_way = False
