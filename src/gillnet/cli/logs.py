@@ -40,6 +40,7 @@ def log_lines(form: LogFormat = LogFormat.TEXT) -> None:
             last,
             _concealed,
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # One write for a line and its end: workers share standard error, and two writes let theirs come in between.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
