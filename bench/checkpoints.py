@@ -32,7 +32,7 @@ def take(arrivals: Arrivals, place: Path, *, in_background: bool) -> tuple[Taken
     store.own()
     writer = CheckpointWriter(store, in_background=in_background)
     before = [arrivals.batch() * 1e3 for _ in range(20)]
-    writer.begin(Checkpoint(number=writer.next_number(), taken_us=0, **EMPTY), arrivals.operator.snapshot)
+    writer.begin(Checkpoint(number=writer.next_number(), taken_us=0, **EMPTY), arrivals.operator.write_snapshot)
     meanwhile: list[float] = []
     while (taken := writer.settle()) is None:
         meanwhile.append(arrivals.batch() * 1e3)

@@ -139,7 +139,7 @@ def larger(arguments: argparse.Namespace, place: str) -> dict[str, Any]:
 
 
 def take(writer: CheckpointWriter, operator: FeatureOperator) -> Taken:
-    writer.begin(Checkpoint(number=writer.next_number(), **NO_RUN), operator.snapshot)
+    writer.begin(Checkpoint(number=writer.next_number(), **NO_RUN), operator.write_snapshot)
     operator.write_behind()
     taken = writer.settle(wait=True)
     assert taken is not None

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.cases.harness import Case, case_names, load_case, run_embedded
+from tests.property.snapshot_bytes import plain
 
 from gillnet._kernel import Engine
 from gillnet.operators.features import FeatureOperator
@@ -73,7 +74,7 @@ def seed(folder: Path) -> None:
             write(folder, "decode_json", bytes([choice]) + b"\n".join(records))
         taken = snapshots(case)
         for snapshot in taken[:: max(1, len(taken) // 4)]:
-            write(folder, "snapshot", bytes([number]) + snapshot)
+            write(folder, "snapshot", bytes([number]) + plain(snapshot))
             for entity, state in key_states(Engine.restore(plan, snapshot)):
                 write(folder, "key_state", bytes([number, entity]) + state)
         for calls in CALLS:

@@ -145,7 +145,7 @@ def test_i5_what_is_complete_is_as_if_the_new_plan_had_run_from_the_start(plans,
         perform(upgraded, step, now, said)
         perform(whole, step, now, expected)
         if number == cut:
-            upgraded, features = Engine.upgrade(before, upgraded.snapshot(), after)
+            upgraded, features = Engine.restore(before, upgraded.snapshot()).upgraded(before, after)
             told = {name: (now_complete, time) for name, now_complete, time in features}
             early, early_sessions = set(said.rows), set(said.sessions)
             upgraded = Engine.restore(after, upgraded.snapshot())
@@ -181,7 +181,7 @@ def test_i5_an_upgrade_to_the_same_plan_changes_nothing(plan, script, upgrades):
             assert in_words(closed) == in_words(upgraded.closed_sessions(ALL))
         assert upgraded.closed_sessions(ALL) is None
         if upgrades[number % len(upgrades)] and not upgraded.stats()["pending_rows"]:
-            upgraded, told = Engine.upgrade(plan, upgraded.snapshot(), plan)
+            upgraded, told = Engine.restore(plan, upgraded.snapshot()).upgraded(plan, plan)
             assert all(complete for _, complete, _ in told)
 
 
@@ -208,7 +208,7 @@ def test_a_feature_that_is_warming_counts_what_was_kept_of_its_events():
     before, after = engine_plan([SUM], STREAM), engine_plan([SUM, wider], STREAM)
     old = Engine(before)
     run(old, [events(*range(0, 100, 5))])
-    upgraded, told = Engine.upgrade(before, old.snapshot(), after)
+    upgraded, told = Engine.restore(before, old.snapshot()).upgraded(before, after)
     (name, now, since), swept = told[1], START + 90 * SECOND
     assert (name, now) == ("wide", False)
     assert told[0] == ("n", True, None)
@@ -234,7 +234,7 @@ def test_a_feature_over_a_column_that_was_not_kept_counts_what_comes():
     before, after = engine_plan([SUM], STREAM), engine_plan([SUM, texts], STREAM)
     old = Engine(before)
     run(old, [events(0, 5)])
-    upgraded, told = Engine.upgrade(before, old.snapshot(), after)
+    upgraded, told = Engine.restore(before, old.snapshot()).upgraded(before, after)
     assert told[1] == ("kinds", False, START + 15 * SECOND)
     assert [row["kinds"] for row in run(upgraded, [events(8, 12)])] == [1, 1]
 
@@ -250,7 +250,7 @@ def test_what_the_mask_still_tells_needs_no_warming():
     before = engine_plan([SUM, chosen], STREAM)
     old = Engine(before)
     run(old, [events(1, 5)])
-    upgraded, told = Engine.upgrade(before, old.snapshot(), engine_plan([*more, SUM], STREAM))
+    upgraded, told = Engine.restore(before, old.snapshot()).upgraded(before, engine_plan([*more, SUM], STREAM))
     assert all(now for _, now, _ in told)
     (row,) = run(upgraded, [events(8)])
     assert (row["count"], row["mean"], row["max"], row["n"]) == (3, 14 / 3, 8, 14)
@@ -264,7 +264,7 @@ def test_what_was_dropped_holds_no_bytes():
     old, fresh = Engine(before), Engine(after)
     for engine in (old, fresh):
         run(engine, [events(*range(500))])
-    upgraded, _ = Engine.upgrade(before, old.snapshot(), after)
+    upgraded, _ = Engine.restore(before, old.snapshot()).upgraded(before, after)
     assert upgraded.stats()["events"] <= fresh.stats()["events"] < old.stats()["events"]
     assert len(upgraded.snapshot()) < len(old.snapshot()) / 2
     run(upgraded, [events(500)])
@@ -275,7 +275,7 @@ def test_a_session_that_was_under_way_may_be_cut_elsewhere_until_the_key_pauses(
     before = engine_plan([SUM], STREAM)
     old = Engine(before)
     run(old, [events(*range(0, 50, 2))])
-    _, told = Engine.upgrade(before, old.snapshot(), engine_plan([SUM, session], STREAM))
+    _, told = Engine.restore(before, old.snapshot()).upgraded(before, engine_plan([SUM, session], STREAM))
     assert told[1] == ("session", False, None)
 
 
@@ -295,7 +295,7 @@ def test_columns_may_stand_in_another_order():
     for engine in (old, whole):
         while engine.joined(ALL) is not None:
             pass
-    upgraded, _ = Engine.upgrade(json.dumps(before), old.snapshot(), after)
+    upgraded, _ = Engine.restore(json.dumps(before), old.snapshot()).upgraded(json.dumps(before), after)
     said: list[list[str]] = []
     for engine in (upgraded, whole):
         late = pa.schema(list(SCHEMA)[::-1])
@@ -324,7 +324,7 @@ PLAN = json.loads(engine_plan([SUM], STREAM, stream_plan("o")))
 def test_what_would_be_wrong_is_refused(change, why):
     old = Engine(json.dumps(PLAN))
     with pytest.raises(ValueError, match=f"state: the state cannot be moved to the new plan: .*{why}"):
-        Engine.upgrade(json.dumps(PLAN), old.snapshot(), json.dumps(PLAN | {"features": []} | change))
+        old.upgraded(json.dumps(PLAN), json.dumps(PLAN | {"features": []} | change))
 
 
 def test_rows_that_wait_are_refused():
@@ -332,4 +332,4 @@ def test_rows_that_wait_are_refused():
     old = Engine(plan)
     old.process("s", batch_of(events(1)), ARRIVAL)
     with pytest.raises(ValueError, match="1 rows wait to leave under the old definition"):
-        Engine.upgrade(plan, old.snapshot(), plan)
+        old.upgraded(plan, plan)

@@ -10,14 +10,18 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow::ipc::{root_as_message, RecordBatch as IpcBatch};
 
+use crate::chunks::ChunkWriter;
 use crate::error::{KernelError, Result};
 
 /// What each message of an Arrow IPC stream begins with.
 const CONTINUES: u32 = 0xFFFF_FFFF;
 
-/// Collects the bytes of a part.
-#[derive(Debug, Default)]
-pub struct ByteWriter(Vec<u8>);
+/// Collects the bytes of a part, or hands them on whenever there are enough for a chunk.
+#[derive(Default)]
+pub struct ByteWriter<'a> {
+    buffer: Vec<u8>,
+    chunks: Option<ChunkWriter<'a>>,
+}
 
 /// Gives a part's bytes back, in the order in which they were written.
 #[derive(Debug, Clone)]
@@ -25,11 +29,11 @@ pub struct ByteReader<'a>(&'a [u8]);
 
 macro_rules! numbers {
     ($($name:ident),*) => {
-        impl ByteWriter {
+        impl ByteWriter<'_> {
             $(
                 /// A number.
                 pub fn $name(&mut self, value: $name) {
-                    self.0.extend_from_slice(&value.to_le_bytes());
+                    self.raw(&value.to_le_bytes());
                 }
             )*
         }
@@ -50,15 +54,33 @@ macro_rules! numbers {
 
 numbers!(u8, u16, u32, u64, u128, i32, i64);
 
-impl ByteWriter {
-    /// The bytes.
+impl<'a> ByteWriter<'a> {
+    /// A writer that hands on what it has in chunks.
+    pub fn chunked(chunks: ChunkWriter<'a>) -> Self {
+        Self { buffer: Vec::with_capacity(2 * ChunkWriter::BYTES), chunks: Some(chunks) }
+    }
+
+    /// The bytes that were not handed on.
     pub fn finish(self) -> Vec<u8> {
-        self.0
+        self.buffer
+    }
+
+    /// Hand the rest on, and say that it was the last.
+    ///
+    /// # Errors
+    /// The first error of those who took chunks.
+    pub fn end(self) -> Result<()> {
+        self.chunks.map_or(Ok(()), |chunks| chunks.end(&self.buffer))
     }
 
     /// Bytes as they are: the reader must know how many.
     pub fn raw(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= ChunkWriter::BYTES {
+            if let Some(chunks) = &mut self.chunks {
+                chunks.write(&mut self.buffer);
+            }
+        }
     }
 
     /// Yes or no.
@@ -75,19 +97,6 @@ impl ByteWriter {
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.raw(bytes);
-    }
-
-    /// What `write` writes, with its length before it.
-    ///
-    /// # Errors
-    /// Those of `write`.
-    pub fn sized(&mut self, write: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let at = self.0.len();
-        self.count(0);
-        write(self)?;
-        let length = (self.0.len() - at - size_of::<u64>()) as u64;
-        self.0[at..at + size_of::<u64>()].copy_from_slice(&length.to_le_bytes());
-        Ok(())
     }
 
     /// A text with its length.

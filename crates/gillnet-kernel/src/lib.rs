@@ -6,6 +6,8 @@
 pub mod arrival;
 #[doc(hidden)]
 pub mod bytes;
+#[doc(hidden)]
+pub mod chunks;
 pub mod engine;
 pub mod error;
 pub mod exact;

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use pyo3::Borrowed;
 
-/// An object with `fetch`, `keep`, `expiries` and `forget`: see `gillnet.core.ports.ColdKeys`.
+/// An object with `fetch`, `keep`, `expiries`, `names_from` and `forget`: see `gillnet.core.ports.StateBackend`.
 pub struct PyColdKeys(pub Py<PyAny>);
 
 impl ColdKeys for PyColdKeys {
@@ -24,6 +24,14 @@ impl ColdKeys for PyColdKeys {
     fn expiries(&self, begin: &[u8], end: &[u8], most: usize) -> Result<Packed> {
         self.ask(|port, py| {
             packed(&port.call_method1("expiries", (PyBytes::new(py, begin), PyBytes::new(py, end), most))?)
+        })
+    }
+
+    fn names_from(&self, begin: &[u8], most: usize) -> Result<(Packed, Packed)> {
+        self.ask(|port, py| {
+            let (names, states): (Bound<'_, PyAny>, Bound<'_, PyAny>) =
+                port.call_method1("names_from", (PyBytes::new(py, begin), most))?.extract()?;
+            Ok((packed(&names)?, packed(&states)?))
         })
     }
 

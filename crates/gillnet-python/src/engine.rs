@@ -7,8 +7,13 @@ use gillnet_kernel::engine::progress::Progress;
 use gillnet_kernel::engine::upgrade::Complete;
 use gillnet_kernel::engine::{Engine, EngineStats, Outcome, SpillStats};
 use gillnet_kernel::keyed::cold::ColdKeys;
+use gillnet_kernel::KernelError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use std::fs::File;
+use std::io::BufWriter;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cold::PyColdKeys;
@@ -41,13 +46,13 @@ impl PyEngine {
         Ok(Self(engine.map_err(kernel_error)?))
     }
 
-    /// An engine of `plan` with the state of `snapshot`, which was written under `old_plan`; and of each feature its name, whether
-    /// it is complete, and from which event time on where that is known.
-    #[staticmethod]
-    fn upgrade(py: Python<'_>, old_plan: &str, snapshot: &[u8], plan: &str) -> PyResult<(Self, Vec<FeatureComplete>)> {
+    /// An engine of `plan` with the state of this one, whose plan is `old_plan`; and of each feature its name, whether it is
+    /// complete, and from which event time on where that is known.
+    fn upgraded(&self, py: Python<'_>, old_plan: &str, plan: &str) -> PyResult<(Self, Vec<FeatureComplete>)> {
         let old_plan = Plan::from_json(old_plan).map_err(kernel_error)?;
         let plan = Plan::from_json(plan).map_err(kernel_error)?;
-        let upgraded = py.detach(|| Engine::upgrade(&old_plan, snapshot, &plan)).map_err(kernel_error)?;
+        let engine = &self.0;
+        let upgraded = py.detach(|| engine.upgraded(&old_plan, &plan)).map_err(kernel_error)?;
         let told = upgraded.features.into_iter().map(|(name, complete)| match complete {
             Complete::Now => (name, true, None),
             Complete::From(time) => (name, false, Some(time)),
@@ -60,6 +65,25 @@ impl PyEngine {
         let engine = &self.0;
         let bytes = py.detach(|| engine.snapshot()).map_err(kernel_error)?;
         Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// Write the whole state to a private file, a part at a time, and return when it is on the disk.
+    fn write_snapshot(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        let engine = &self.0;
+        let told = |error: std::io::Error| KernelError::State(error.to_string());
+        let write = || {
+            let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(told)?;
+            let mut out = BufWriter::new(file);
+            engine.write_snapshot(&mut out)?;
+            out.into_inner().map_err(|error| told(error.into_error()))?.sync_all().map_err(told)
+        };
+        py.detach(write).map_err(kernel_error)
+    }
+
+    /// Have every key in memory that `port` holds.
+    fn load_keys(&mut self, py: Python<'_>, port: Py<PyAny>) -> PyResult<()> {
+        let (engine, port) = (&mut self.0, PyColdKeys(port));
+        py.detach(|| engine.load_keys(&port)).map_err(kernel_error)
     }
 
     /// Let cold keys leave to `port` while the state is larger than `budget` bytes.

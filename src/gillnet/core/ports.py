@@ -248,6 +248,10 @@ class StateBackend(Protocol):
         """Return expiries from ``begin`` up to, not including, ``end``, in their order; ``most`` at the most."""
         ...
 
+    def names_from(self, begin: bytes, most: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the first names from ``begin`` on, in their order, and the state of each; ``most`` at the most."""
+        ...
+
     def forget(self, names: list[bytes], expiries: list[bytes]) -> None:
         """Forget names and expiries."""
         ...

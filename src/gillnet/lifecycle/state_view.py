@@ -25,7 +25,7 @@ from gillnet.plan.format import format_expression
 from gillnet.plan.nodes import AggregateNode, BaselineNode, PipelinePlan, SessionWindow
 from gillnet.plan.patterns import PatternNode
 from gillnet.plan.serde import loads
-from gillnet.state import Checkpoint, CheckpointStore, still_warming
+from gillnet.state import Checkpoint, CheckpointStore, still_warming, stored_keys
 
 WORD_BYTES = 8
 
@@ -134,7 +134,8 @@ def open_state(place: str, *, number: int | None = None, plan: PipelinePlan | No
                 f"Checkpoint {checkpoint.number} of {place} is of a version that kept no plan; name the definition with --app."
             )
         plan = loads(checkpoint.plan)
-    return StateView(place, checkpoint, plan, StateInspector(plan, state))
+    with stored_keys(store, checkpoint) as keys:
+        return StateView(place, checkpoint, plan, StateInspector(plan, state, keys=keys))
 
 
 def feature_costs(plan: PipelinePlan, operators: Iterable[OperatorState]) -> list[FeatureCost]:

@@ -19,9 +19,8 @@ from gillnet.plan.nodes import AggregateNode, ExpressionNode, FeatureNode, Pipel
 from gillnet.plan.serde import dumps, loads
 from gillnet.plan.upgrade import Difference, compare
 from gillnet.runtimes.embedded.journal import Replay
-from gillnet.state import Checkpoint, CheckpointStore, FileJournal, still_warming
-from gillnet.state.shared import KEYS
-from gillnet.state.writing import CheckpointWriter
+from gillnet.state import Checkpoint, CheckpointStore, FileJournal, still_warming, stored_keys
+from gillnet.state.writing import CheckpointWriter, write_durably
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +77,7 @@ def plan_upgrade(place: str, plan: PipelinePlan, *, drop: Collection[str] = ()) 
     Raises
     ------
     ConfigurationError
-        If the checkpoint is of a state backend, or ``drop`` names what there is not.
+        If ``drop`` names what there is not, or the checkpoint has keys of a state backend that is not installed.
     StateError
         If there is no whole checkpoint, the run behind it has not ended, or its state cannot be moved.
     """
@@ -90,18 +89,14 @@ def plan_upgrade(place: str, plan: PipelinePlan, *, drop: Collection[str] = ()) 
             f"Checkpoint {checkpoint.number} of {store.place} is of a version that kept no plan; start the old definition once with this "
             "version and stop it, then upgrade."
         )
-    if any(stored.name.startswith(KEYS) for stored in checkpoint.files):
-        raise ConfigurationError(
-            f"Checkpoint {checkpoint.number} of {store.place} was written with the state backend rocksdb, whose keys are not carried "
-            "over to another definition yet: put the old definition back, or name an empty place to begin with empty state."
-        )
     _check_ended(store, checkpoint)
     old = loads(checkpoint.plan)
     _check_dropped(old, plan, drop)
     parts = tuple(compare(old, plan, drop=drop))
     if any(part.outcome == "refused" for part in parts):
         return Upgrade(place=place, checkpoint=checkpoint, plan=plan, parts=parts, warming={}, state=b"")
-    operator, warming = FeatureOperator.upgraded(plan, state, old_plan=checkpoint.plan)
+    with stored_keys(store, checkpoint) as keys:
+        operator, warming = FeatureOperator.upgraded(plan, state, old_plan=checkpoint.plan, keys=keys)
     before = still_warming(checkpoint, plan.stream(plan.root), operator.watermark_us(plan.root))
     return Upgrade(
         place=place,
@@ -143,7 +138,7 @@ def write_upgrade(upgrade: Upgrade) -> Checkpoint:
             warming=upgrade.warming,
             upgraded=True,
         )
-        writer.begin(checkpoint, lambda: upgrade.state)
+        writer.begin(checkpoint, lambda path: write_durably(path, upgrade.state))
         taken = writer.settle(wait=True)
     finally:
         writer.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
@@ -124,7 +125,9 @@ class FeatureOperator:
         return operator
 
     @classmethod
-    def upgraded(cls, plan: PipelinePlan, snapshot: bytes, *, old_plan: str) -> tuple[Self, dict[str, int | None]]:
+    def upgraded(
+        cls, plan: PipelinePlan, snapshot: bytes, *, old_plan: str, keys: StateBackend | None = None
+    ) -> tuple[Self, dict[str, int | None]]:
         """Return an operator of ``plan`` with the state that ``old_plan`` wrote, and which of its features are warming.
 
         Parameters
@@ -135,6 +138,8 @@ class FeatureOperator:
             What `snapshot` returned.
         old_plan
             The plan that wrote it, as JSON.
+        keys
+            A backend with the keys that the snapshot left out: all of them come into memory.
 
         Returns
         -------
@@ -151,7 +156,10 @@ class FeatureOperator:
         """
         operator = cls(plan)
         try:
-            operator._engine, features = Engine.upgrade(old_plan, snapshot, dumps(plan))
+            old = Engine.restore(old_plan, snapshot)
+            if keys is not None:
+                old.load_keys(keys)
+            operator._engine, features = old.upgraded(old_plan, dumps(plan))
         except ValueError as error:
             raise StateError(f"pipeline {plan.name!r} cannot be upgraded: {error}.") from error
         return operator, {name: since_us for name, complete, since_us in features if not complete}
@@ -171,6 +179,19 @@ class FeatureOperator:
         """
         try:
             return self._engine.snapshot()
+        except ValueError as error:
+            raise StateError(f"pipeline {self.plan.name!r} cannot be written to a snapshot: {error}.") from error
+
+    def write_snapshot(self, path: Path) -> None:
+        """Write what `snapshot` returns to a private file, some at a time, and return when it is on the disk.
+
+        Raises
+        ------
+        StateError
+            If the plan has a part whose state cannot be written yet, or the file cannot be written.
+        """
+        try:
+            self._engine.write_snapshot(path)
         except ValueError as error:
             raise StateError(f"pipeline {self.plan.name!r} cannot be written to a snapshot: {error}.") from error
 

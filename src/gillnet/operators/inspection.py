@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from gillnet._kernel import Engine
 from gillnet.core.errors import StateError
+from gillnet.core.ports import StateBackend
 from gillnet.core.time import DAY, HOUR, MINUTE
 from gillnet.operators.progress import StreamProgress, stream_progress
 from gillnet.plan.nodes import AggregateNode, LatestWindow, PipelinePlan, SessionWindow, TumblingWindow
@@ -141,6 +142,8 @@ class StateInspector:
         The plan that wrote it.
     snapshot
         What `FeatureOperator.snapshot` returned.
+    keys
+        A backend with the keys that the snapshot left out: all of them come into memory.
 
     Raises
     ------
@@ -149,13 +152,15 @@ class StateInspector:
 
     Notes
     -----
-    The state is restored, so it takes as much memory as in the run that wrote it.
+    The state is restored, so it takes as much memory as in the run that wrote it, and with ``keys`` as much as all of it.
     """
 
-    def __init__(self, plan: PipelinePlan, snapshot: bytes) -> None:
+    def __init__(self, plan: PipelinePlan, snapshot: bytes, *, keys: StateBackend | None = None) -> None:
         self.plan = plan
         try:
             self._engine = Engine.restore(dumps(plan), snapshot)
+            if keys is not None:
+                self._engine.load_keys(keys)
         except ValueError as error:
             raise StateError(f"The state of pipeline {plan.name!r} cannot be read: {error}.") from error
 

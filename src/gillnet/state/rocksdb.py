@@ -119,6 +119,11 @@ class RocksDBBackend:
         )
         return found
 
+    def names_from(self, begin: bytes, most: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the first names from ``begin`` on, and their states."""
+        found = self._do("read", lambda: list(islice(self._db.items(from_key=begin or None), most)))
+        return [name for name, _ in found], [state for _, state in found]
+
     def forget(self, names: list[bytes], expiries: list[bytes]) -> None:
         """Forget names and expiries; RocksDB's compactions give the disk back."""
         batch = self._rocksdict.WriteBatch(raw_mode=True)

@@ -1,8 +1,8 @@
 """Takes a checkpoint beside the run: a forked child writes the state as it was at the cut, while the run goes on.
 
-The child shares the parent's memory, copied page by page as either writes, so that the run stands still for the fork alone: some
-milliseconds for each GB. It does nothing but write bytes and leave: no thread of the parent lives in it, and it touches no lock
-of theirs but the allocator's, which the C library hands over.
+The child shares the parent's memory, copied page by page as either writes, so that the run stands still for the fork alone. It does
+nothing but write the state, a piece at a time, and leave: no thread of the parent lives in it, and it touches no lock of theirs but
+the allocator's, which the C library hands over.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class CheckpointWriter:
 
     Notes
     -----
-    While a checkpoint is written, memory grows by the pages that change meanwhile and by the snapshot's bytes, in the child.
+    While a checkpoint is written, memory grows by the pages that change meanwhile.
     """
 
     def __init__(
@@ -105,8 +105,15 @@ class CheckpointWriter:
         """Return the number that the next checkpoint must have."""
         return self._number
 
-    def begin(self, checkpoint: Checkpoint, snapshot: Callable[[], bytes]) -> None:
+    def begin(self, checkpoint: Checkpoint, write: Callable[[Path], None]) -> None:
         """Begin to write a checkpoint of the state as it is now; `settle` tells when it is complete.
+
+        Parameters
+        ----------
+        checkpoint
+            What is known of it.
+        write
+            Writes the state to a private file, and returns when it is on the disk.
 
         Raises
         ------
@@ -119,9 +126,9 @@ class CheckpointWriter:
         keys = None
         try:
             keys = None if self._backend is None else self._backend.cut()
-            child = _forked(path, snapshot) if self._in_background else None
+            child = _forked(path, write) if self._in_background else None
             if child is None:
-                write_durably(path, snapshot())
+                write(path)
         except (StateError, OSError) as error:
             _remove(keys)
             self._store.abandon(checkpoint.number)
@@ -196,7 +203,7 @@ class CheckpointWriter:
         return True
 
 
-def _forked(path: Path, snapshot: Callable[[], bytes]) -> int:
+def _forked(path: Path, write: Callable[[Path], None]) -> int:
     child = os.fork()
     if child:
         return child
@@ -205,7 +212,7 @@ def _forked(path: Path, snapshot: Callable[[], bytes]) -> int:
         gc.disable()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        write_durably(path, snapshot())
+        write(path)
     except BaseException as error:
         try:
             write_durably(_error_path(path), " ".join(str(error).split()).encode())

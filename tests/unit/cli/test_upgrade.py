@@ -20,6 +20,9 @@ ADDED = """over="5m"),
 )"""
 
 
+ROCKSDB = ("--state-backend", "rocksdb", "--state-memory", "64MB")
+
+
 @pytest.fixture
 def stopped(gillnet: Command, app_file: Path, tmp_path: Path) -> Path:
     """Leave a run's checkpoints after 1,000 payments; return its definition with two features more."""
@@ -67,6 +70,24 @@ def test_a_run_goes_on_with_another_definition(gillnet: Command, stopped: Path, 
             k: v for k, v in whole[name].items() if k != "devices_1h"
         }
     assert "Nothing differs" in gillnet("upgrade", str(stopped), "--from", "ck").stdout
+
+
+def test_the_keys_of_a_state_backend_come_along(
+    gillnet: Command, stopped: Path, app_file: Path, tmp_path: Path
+) -> None:
+    often = ("--set", "options.checkpoint_interval=1ms", "--set", "options.max_batch_records=20")
+    begun = gillnet(
+        *("run", str(app_file), *SOURCE, "--checkpoints", "kept", "--sinks", "before", *ROCKSDB, *often),
+        *("--set", "options.max_records=1000"),
+    )
+    assert begun.exit_code == 0, begun.stderr
+    assert any(file.name.endswith(".sst") for file in CheckpointStore(tmp_path / "kept").find().files)
+    for place in ("ck", "kept"):
+        assert gillnet("upgrade", str(stopped), "--from", place).exit_code == 0
+    assert gillnet("run", str(stopped), *SOURCE, "--checkpoints", "ck", "--sinks", "memory").exit_code == 0
+    went_on = gillnet("run", str(stopped), *SOURCE, "--checkpoints", "kept", "--sinks", "rocksdb", *ROCKSDB)
+    assert went_on.exit_code == 0, went_on.stderr
+    assert decisions(tmp_path / "rocksdb") == decisions(tmp_path / "memory")
 
 
 def test_what_is_refused_says_why_and_drop_lets_it_go(gillnet: Command, stopped: Path, tmp_path: Path) -> None:

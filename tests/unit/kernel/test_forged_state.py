@@ -8,32 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from snapshot_bytes import HEADER, plain, sealed
 from tests.cases.harness import load_case, run_embedded
 
 from gillnet._kernel import Engine
 from gillnet.operators.features import FeatureOperator
 from gillnet.plan.serde import dumps
 
-HEADER = 32
 LIES = [(1 << 34).to_bytes(8, "little"), b"\xff" * 8, b"\xff" * 7 + b"\x7f", (1 << 20).to_bytes(8, "little"), bytes(8)]
 CASES = ("sessions_extended", "interval_join", "patterns", "out_of_order", "lookup_late")
-
-
-def checksum(*parts: bytes) -> int:
-    """FNV-1a over words, as `crates/gillnet-kernel/src/bytes.rs` has it."""
-    value = 0xCBF29CE484222325
-    for part in parts:
-        for at in range(0, len(part), 8):
-            value ^= int.from_bytes(part[at : at + 8].ljust(8, b"\0"), "little")
-            value = value * 0x100000001B3 & (1 << 64) - 1
-            value = (value << 23 | value >> 41) & (1 << 64) - 1
-    return value
-
-
-def sealed(snapshot: bytes) -> bytes:
-    body = snapshot[HEADER:]
-    head = snapshot[:16] + len(body).to_bytes(8, "little")
-    return head + checksum(head, body).to_bytes(8, "little") + body
 
 
 def forged(snapshot: bytes) -> Iterator[bytes]:
@@ -56,7 +39,7 @@ def test_a_snapshot_that_lies_is_an_error_or_an_engine_that_goes_on(name: str, m
 
     monkeypatch.setattr(FeatureOperator, "snapshot", noted)
     run_embedded(case, batch_records=2, restore_every=1)
-    largest = max(taken, key=len)
+    largest = max(map(plain, taken), key=len)
     assert sealed(largest) == largest
     plan = dumps(case.pipeline.plan)
     refused = 0

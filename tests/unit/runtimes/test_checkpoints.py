@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import gillnet as gn
 from gillnet.connectors.files import FileSource
 from gillnet.connectors.memory import MemorySink, MemorySource
 from gillnet.core.errors import ConfigurationError, FencedError, SourceError, StateError
+from gillnet.operators.features import FeatureOperator
 from gillnet.runtimes.embedded import Checkpoints
 from gillnet.simulator import Simulation, SimulationConfig, SimulatorSource, interleaved_sources
 from gillnet.state import CheckpointStore, FileJournal
@@ -193,11 +195,16 @@ def test_a_history_that_first_says_how_far_a_stream_is_and_then_has_events_is_on
     assert run.watermarks == {"s": 3}
 
 
+def on_a_full_disk(monkeypatch):
+    """Let snapshots go where there is no room for a byte."""
+    write = FeatureOperator.write_snapshot
+    monkeypatch.setattr(FeatureOperator, "write_snapshot", lambda operator, _path: write(operator, Path("/dev/full")))
+
+
 def test_a_failed_checkpoint_is_told_and_the_run_goes_on(tmp_path, monkeypatch):
     clock = SimulatedClock()
     kept = checkpoints(tmp_path, clock)
-    full = OSError(28, "No space left on device")
-    monkeypatch.setattr("gillnet.state.writing.write_durably", lambda *_: (_ for _ in ()).throw(full))
+    on_a_full_disk(monkeypatch)
     with structlog.testing.capture_logs() as logs:
         driven = drive([*SCRIPT, Pause(1.0)], clock=clock, checkpoints=kept).run()
     assert driven.outs.ids() == [f"p{number}" for number in range(40)]
@@ -372,8 +379,7 @@ def test_a_journal_with_a_gap_is_followed_up_to_it_and_told(tmp_path):
 
 def test_a_run_whose_first_checkpoint_cannot_be_written_does_not_begin(tmp_path, monkeypatch):
     clock = SimulatedClock()
-    full = OSError(28, "No space left on device")
-    monkeypatch.setattr("gillnet.state.writing.write_durably", lambda *_: (_ for _ in ()).throw(full))
+    on_a_full_disk(monkeypatch)
     driven = drive(SCRIPT, clock=clock, checkpoints=journalled(tmp_path, clock))
     with pytest.raises(
         StateError, match="the first checkpoint was not written, so the run could not go on after a crash"

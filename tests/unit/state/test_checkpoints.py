@@ -12,7 +12,7 @@ import pytest
 
 from gillnet.core.errors import ConfigurationError, FencedError, StateError
 from gillnet.state import Checkpoint, CheckpointStore
-from gillnet.state.writing import CheckpointWriter
+from gillnet.state.writing import CheckpointWriter, write_durably
 
 
 def checkpoint(number: int, **fields) -> Checkpoint:
@@ -121,7 +121,7 @@ def test_a_run_that_was_taken_over_writes_no_more(tmp_path):
 def test_files_are_private(tmp_path):
     store = owned(tmp_path / "place")
     writer = CheckpointWriter(store)
-    writer.begin(checkpoint(1), lambda: b"secret")
+    writer.begin(checkpoint(1), lambda path: write_durably(path, b"secret"))
     writer.settle(wait=True)
     writer.close()
     assert stat.S_IMODE((tmp_path / "place").stat().st_mode) == 0o700
@@ -134,7 +134,7 @@ def test_the_state_is_written_as_it_was_at_the_cut(tmp_path, in_background):
     store = owned(tmp_path)
     writer = CheckpointWriter(store, in_background=in_background)
     state = bytearray(b"as it was" * 100_000)
-    writer.begin(checkpoint(1), lambda: bytes(state))
+    writer.begin(checkpoint(1), lambda path: write_durably(path, bytes(state)))
     state[:] = b"as it is"
     taken = writer.settle(wait=True)
     assert taken.checkpoint.bytes == len(b"as it was" * 100_000)
@@ -148,10 +148,10 @@ def test_a_snapshot_that_fails_leaves_no_checkpoint_and_says_why(tmp_path):
     put(store, 1)
     writer = CheckpointWriter(store)
 
-    def snapshot() -> bytes:
+    def write(_path: Path) -> None:
         raise StateError("a part has no form")
 
-    writer.begin(checkpoint(2), snapshot)
+    writer.begin(checkpoint(2), write)
     with pytest.raises(StateError, match="Checkpoint 2: the state was not written: a part has no form"):
         writer.settle(wait=True)
     assert store.numbers() == [1]
@@ -163,11 +163,10 @@ def test_a_writer_that_is_killed_leaves_no_checkpoint(tmp_path):
     store = owned(tmp_path)
     writer = CheckpointWriter(store)
 
-    def snapshot() -> bytes:
+    def write(_path: Path) -> None:
         os.kill(os.getpid(), 9)
-        return b""
 
-    writer.begin(checkpoint(1), snapshot)
+    writer.begin(checkpoint(1), write)
     with pytest.raises(StateError, match="ended with status 9"):
         writer.settle(wait=True)
     assert store.latest() is None
@@ -176,20 +175,19 @@ def test_a_writer_that_is_killed_leaves_no_checkpoint(tmp_path):
 
 def test_a_run_that_closes_ends_the_process_that_writes(tmp_path):
     writer = CheckpointWriter(owned(tmp_path))
-    read, write = os.pipe()
+    read_end, write_end = os.pipe()
 
-    def snapshot() -> bytes:
-        os.close(write)
-        os.read(read, 1)  # Until the parent's end is closed, that is for ever.
-        return b""
+    def write(_path: Path) -> None:
+        os.close(write_end)
+        os.read(read_end, 1)  # Until the parent's end is closed, that is for ever.
 
-    writer.begin(checkpoint(1), snapshot)
+    writer.begin(checkpoint(1), write)
     child = writer._underway.child
     writer.close()
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
-    os.close(read)
-    os.close(write)
+    os.close(read_end)
+    os.close(write_end)
 
 
 def test_an_owner_file_that_is_none_is_told(tmp_path):
@@ -216,7 +214,7 @@ def test_a_uri_is_written_by_its_filesystem(tmp_path):
     store.directory = None
     store.own()
     writer = CheckpointWriter(store)
-    writer.begin(checkpoint(1), lambda: b"far away")
+    writer.begin(checkpoint(1), lambda path: write_durably(path, b"far away"))
     writer.settle(wait=True)
     writer.close()
     assert CheckpointStore(tmp_path / "place").latest()[1] == b"far away"

@@ -12,7 +12,7 @@ from gillnet.core.errors import ConfigurationError, StateError
 from gillnet.state import Checkpoint, CheckpointStore, RocksDBBackend
 from gillnet.state.rocksdb import LEAST_MEMORY
 from gillnet.state.savepoints import copy_newest
-from gillnet.state.writing import CheckpointWriter, Taken
+from gillnet.state.writing import CheckpointWriter, Taken, write_durably
 
 
 class Keys:
@@ -32,7 +32,7 @@ class Keys:
     def take(self) -> Taken:
         number = self.writer.next_number()
         checkpoint = Checkpoint(number=number, taken_us=number, started_us=0, pipeline="p", marks={})
-        self.writer.begin(checkpoint, f"state {number}".encode)
+        self.writer.begin(checkpoint, lambda path: write_durably(path, b"state %d" % number))
         taken = self.writer.settle(wait=True)
         assert taken is not None
         return taken

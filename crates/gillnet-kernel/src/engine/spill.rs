@@ -6,11 +6,14 @@
 use std::sync::Arc;
 
 use super::Engine;
+use crate::bytes::broken;
 use crate::error::{KernelError, Result};
-use crate::keyed::cold::ColdKeys;
+use crate::keyed::cold::{named, ColdKeys};
 
 /// Keys that leave, and those that are handed over, with one call at the least, if so many are to.
 const LEAST_AT_ONCE: usize = 256;
+/// Keys that are asked for with one call where all are.
+const AT_ONCE: usize = 4_096;
 /// For each record of a batch, so many may leave, so that memory comes down under load too.
 const PER_RECORD: usize = 4;
 /// A record lets at most one key leave for each entity, so those that expire are soon fewer.
@@ -50,6 +53,31 @@ impl Engine {
             entity.store.spill_to(Arc::clone(port), number, holds);
         }
         self.spill = Some(Spill { budget, others: 0, calls: 0 });
+        self.incomplete = false;
+        Ok(())
+    }
+
+    /// Have every key in memory that `port` holds and a snapshot left out, so that the state is whole without it. Takes as much
+    /// memory as the state.
+    ///
+    /// # Errors
+    /// The host cannot read, or gives what is no key of this plan.
+    pub fn load_keys(&mut self, port: &dyn ColdKeys) -> Result<()> {
+        let mut begin = Vec::new();
+        loop {
+            let (names, states) = port.names_from(&begin, AT_ONCE)?;
+            if names.len() != states.len() {
+                return Err(broken("names came with another number of states"));
+            }
+            for (name, state) in names.iter().zip(states.iter()) {
+                let (entity, key) = named(name)?;
+                let entity = self.entities.get_mut(usize::from(entity)).ok_or_else(|| broken("a key of no entity"))?;
+                entity.store.put_back(key, state)?;
+            }
+            let Some(last) = names.len().checked_sub(1).filter(|_| names.len() == AT_ONCE) else { break };
+            // The name behind the last.
+            begin = [names.get(last), &[0]].concat();
+        }
         self.incomplete = false;
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Upgrades: the state that was written under one plan, moved to another plan of the same pipeline.
 //!
-//! 1. an engine of the old plan is restored, and one of the new plan is made
+//! 1. beside the engine of the old plan, one of the new plan is made
 //! 2. gates: watermarks and ids, by the stream's name
 //! 3. entities: key by key, at the same places, see [`crate::keyed::convert`]
 //! 4. sessions, patterns, joins and baselines, where their definition is the same
@@ -46,29 +46,29 @@ struct Moved {
 }
 
 impl Engine {
-    /// The state in `snapshot`, which was written under `old_plan`, as that of `plan`.
+    /// The state of this engine, whose plan is `old_plan`, as that of `plan`.
     ///
     /// # Errors
-    /// [`KernelError::Plan`] where a plan cannot be executed; [`KernelError::State`] where the snapshot cannot be read, or its
-    /// state cannot become that of `plan`.
-    pub fn upgrade(old_plan: &Plan, snapshot: &[u8], plan: &Plan) -> Result<Upgraded> {
-        let old = Self::restore(old_plan, snapshot)?;
+    /// [`KernelError::Plan`] where `plan` cannot be executed; [`KernelError::State`] where the state cannot become that of `plan`.
+    pub fn upgraded(&self, old_plan: &Plan, plan: &Plan) -> Result<Upgraded> {
+        self.check_complete()?;
         let mut new = Self::new(plan)?;
-        check_movable(&old, &new)?;
-        new.take_streams(&old)?;
-        let (readers, mut complete) = new.take_entities(&old, plan)?;
-        let patterns = new.take_patterns(&old, plan, &mut complete)?;
-        new.take_sessions(&old, old_plan, plan, &mut complete)?;
+        check_movable(self, &new)?;
+        new.take_streams(self)?;
+        let (readers, mut complete) = new.take_entities(self, plan)?;
+        let patterns = new.take_patterns(self, plan, &mut complete)?;
+        new.take_sessions(self, old_plan, plan, &mut complete)?;
         new.joins.take_over(
-            &old.joins,
-            |name| new.parts.same(&old.parts, &format!("join '{name}'")),
-            (&old.streams, &new.streams),
+            &self.joins,
+            |name| new.parts.same(&self.parts, &format!("join '{name}'")),
+            (&self.streams, &new.streams),
         )?;
-        let streams = old.streams.iter().map(|stream| new.streams.iter().position(|s| s.name == stream.name)).collect();
+        let streams =
+            self.streams.iter().map(|stream| new.streams.iter().position(|s| s.name == stream.name)).collect();
         let added = new.entities.len();
         let patterns = patterns.into_iter().map(|place| place.map(|place| added + place));
         let moved = Moved { readers: readers.into_iter().chain(patterns).collect(), streams };
-        if let (Some(revisions), Some(old)) = (&mut new.revisions, &old.revisions) {
+        if let (Some(revisions), Some(old)) = (&mut new.revisions, &self.revisions) {
             revisions.take_over(old, &moved.readers, &moved.streams)?;
         }
         let features = with_expressions(plan, complete);

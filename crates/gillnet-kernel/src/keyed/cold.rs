@@ -3,6 +3,7 @@
 //! The kernel does no input or output. It hands over names and bytes, a batch of keys in one call, and asks for them again by
 //! name. A name is the entity's number (u16, big-endian) and the key's text, so that the keys of an entity lie together.
 
+use crate::bytes::broken;
 use crate::error::Result;
 
 /// Byte strings, one behind the other.
@@ -70,6 +71,12 @@ pub trait ColdKeys: Send + Sync {
     /// The host cannot read.
     fn expiries(&self, begin: &[u8], end: &[u8], most: usize) -> Result<Packed>;
 
+    /// The first names from `begin` on, in their order, with their states; `most` at the most.
+    ///
+    /// # Errors
+    /// The host cannot read.
+    fn names_from(&self, begin: &[u8], most: usize) -> Result<(Packed, Packed)>;
+
     /// Forget names and expiry names.
     ///
     /// # Errors
@@ -85,6 +92,15 @@ pub const EXPIRY_PREFIX: usize = PREFIX + 8;
 /// The name of a key begins with this.
 pub fn prefix(entity: u16) -> [u8; PREFIX] {
     entity.to_be_bytes()
+}
+
+/// The entity and the key of a name.
+///
+/// # Errors
+/// Bytes that are no name.
+pub fn named(name: &[u8]) -> Result<(u16, &str)> {
+    let (prefix, key) = name.split_first_chunk().ok_or_else(|| broken("a name that is too short"))?;
+    Ok((u16::from_be_bytes(*prefix), std::str::from_utf8(key).map_err(|_| broken("a key that is no UTF-8"))?))
 }
 
 /// What stands before a key in its expiry name: these sort by entity, then by time.
@@ -104,6 +120,12 @@ mod tests {
         let times = [i64::MIN, -5, -1, 0, 1, 1 << 40, i64::MAX];
         let names: Vec<_> = (0..3).flat_map(|e| times.map(|time| expiry_prefix(prefix(e), time))).collect();
         assert!(names.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn a_name_says_whose_it_is() {
+        assert_eq!(named(&[&prefix(258)[..], "köln".as_bytes()].concat()).expect("a name"), (258, "köln"));
+        assert!(named(&[1]).is_err() && named(&[0, 1, 0xFF]).is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -168,7 +169,7 @@ class Checkpoints:
         sources: Mapping[str, Source],
         metrics: RunMetrics,
         remembered: Mapping[str, Any],
-        snapshot: Callable[[], bytes],
+        write: Callable[[Path], None],
         writer: JournalWriter | None = None,
     ) -> None:
         """Begin a checkpoint of the run as it is now; everything that it wrote must be there for good."""
@@ -185,7 +186,7 @@ class Checkpoints:
             journal={} if writer is None else writer.cut(),
             warming=self.warming,
         )
-        self._attempt(metrics, lambda: self._writer.begin(checkpoint, snapshot))
+        self._attempt(metrics, lambda: self._writer.begin(checkpoint, write))
 
     def settle(self, sources: Mapping[str, Source], metrics: RunMetrics, *, wait: bool = False) -> None:
         """Note a checkpoint that has become complete, and commit the offsets of its cut.

@@ -393,7 +393,9 @@ class EmbeddedRuntime:
 
     def _begin_checkpoint(self, checkpoints: Checkpoints) -> None:
         remembered = {**self.flow.remembered(), "ended": sorted(self._done)}
-        checkpoints.begin(self.plan, self._sources, self.metrics, remembered, self.features.snapshot, self._writer)
+        checkpoints.begin(
+            self.plan, self._sources, self.metrics, remembered, self.features.write_snapshot, self._writer
+        )
         self.features.write_behind()
         self._unchecked = False
 

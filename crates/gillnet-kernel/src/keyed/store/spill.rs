@@ -95,6 +95,17 @@ impl KeyedStore {
         Ok(found)
     }
 
+    /// Put a key back as it left, unless it is here: then that is newer.
+    ///
+    /// # Errors
+    /// Bytes that are no state of a key.
+    pub fn put_back(&mut self, key: &str, state: &[u8]) -> Result<()> {
+        match self.find(key) {
+            Some(_) => Ok(()),
+            None => self.admit(key, state),
+        }
+    }
+
     /// Put a key back that is not here, as it left.
     fn admit(&mut self, key: &str, bytes: &[u8]) -> Result<()> {
         let mut from = ByteReader::new(bytes);
