@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from bench.payments import run
+from bench.targets import Target, tell
 
 OUT = Path("bench/results/delivery.json")
 KEPT, EXACTLY = "gillnet_kept", "gillnet_exactly_once"
@@ -27,14 +28,15 @@ def main() -> None:
     out = Path(sys.argv[sys.argv.index("--out") + 1])
     record = json.loads(out.read_text("utf-8"))
     rates = {result["contender"]: result["events_per_s"] for result in record["throughput"]}
+    found = []
     if rates:
         share = rates[EXACTLY] / rates[KEPT]
-        print(f"exactly-once: {share:.2f} x the throughput of at-least-once (target {SHARE} and more)")
+        found.append(Target(name="exactly-once, throughput beside at-least-once's", value=share, at_least=SHARE))
     for latency in record["latency"]:
         if latency["contender"] == EXACTLY:
-            print(
-                f"exactly-once at {latency['rate_per_s']}/s: p99 {latency['p99_ms']:.1f} ms (target {LATENCY_MS:g} and less)"
-            )
+            name = f"exactly-once, p99 at {latency['rate_per_s']:,}/s, ms"
+            found.append(Target(name=name, value=latency["p99_ms"], at_most=LATENCY_MS))
+    tell(found)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 CPU microseconds per row, one thread, the median of seven repetitions; the contenders take turns within a repetition,
 so that a busy machine slows all of them alike. Every contender's scores are held to XGBoost's before it is timed.
 
-    python bench/score_rows.py [--trees 100] [--depth 6] [--features 35]
+    python -m bench.score_rows [--trees 100] [--depth 6] [--features 35]
 
 ONNX Runtime takes part if onnxruntime, onnxmltools and skl2onnx are installed.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import xgboost as xgb
 
+from bench.payments.machine import describe
 from gillnet._kernel import Batch
 from gillnet.serving import KernelScorer, XGBoostScorer, choose_scorer, load_model, save_model
 
@@ -122,13 +122,6 @@ def measure(calls: dict[str, Callable[[], object]], rows: int) -> dict[str, floa
     return {name: float(np.median(values)) for name, values in taken.items()}
 
 
-def machine() -> dict[str, object]:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return {"cpu": model, "cpus": os.cpu_count(), "system": platform.system(), "python": platform.python_version()}
-
-
 def run(args: argparse.Namespace) -> dict[str, object]:
     rows, label = make_rows(60_000, args.features)
     path = train(rows[:50_000], label[:50_000], args)
@@ -156,7 +149,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
             )
     return {
         "what": "CPU microseconds per row, one thread, median of 7",
-        "machine": machine(),
+        "machine": describe(),
         "model": {"trees": args.trees, "depth": args.depth, "features": args.features, "xgboost": xgb.__version__},
         "largest_distance_from_xgboost": distance,
         "score_us_per_row": scores,

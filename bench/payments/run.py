@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING
 from bench.payments import topics
 from bench.payments.broker import benchmark_broker, exit_on_sigterm
 from bench.payments.check import Comparison, compare
-from bench.payments.contenders.registry import HANDWRITTEN, contenders_named, names
+from bench.payments.contenders.registry import GILLNET, HANDWRITTEN, contenders_named, names
 from bench.payments.contract import Job
 from bench.payments.inputs import ensure_model, expected_scores
-from bench.payments.latency import add_arguments, measure_all, typical
+from bench.payments.latency import Latency, add_arguments, measure_all, typical
 from bench.payments.machine import describe
 from bench.payments.process import Contender, Measurement, run
 from bench.payments.report import latency_table, show, throughput_table
 from bench.payments.workload import Workload
+from bench.targets import Target, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from gillnet.connectors.local_kafka import LocalKafka
 
 _TIMEOUT_S = 1_800.0
+_TARGET_RATE = 5_000
+"""Events/s at which the latency has a target."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -203,6 +206,24 @@ def main() -> None:
     options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if any(result.wrong_rows for result in results):
         raise SystemExit("Some scores differ from the oracle's: see the table.")
+    tell(targets(results, baseline, [typical(rounds) for rounds in latencies]))
+
+
+def targets(results: Sequence[Result], baseline: Result | None, latencies: Sequence[Latency]) -> list[Target]:
+    """Return what Gillnet must reach, of what was measured."""
+    found: list[Target] = []
+    for result in results:
+        if result.contender == GILLNET.name:
+            if baseline is not None:
+                ratio = result.events_per_s / baseline.events_per_s
+                found.append(Target(name="throughput beside the hand-written loop's", value=ratio, at_least=2.5))
+            found.append(Target(name="CPU, µs an event", value=result.cpu_us_per_event, at_most=9))
+    found.extend(
+        Target(name=f"p99 at {_TARGET_RATE:,}/s, ms", value=latency.p99_ms, at_most=10)
+        for latency in latencies
+        if latency.contender == GILLNET.name and latency.rate_per_s == _TARGET_RATE
+    )
+    return found
 
 
 if __name__ == "__main__":

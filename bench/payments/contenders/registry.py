@@ -11,9 +11,10 @@ from bench.payments.process import Contender, python_contender
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+GILLNET = python_contender("gillnet_client")
 HANDWRITTEN = python_contender("handwritten")
 CONTENDERS = (
-    python_contender("gillnet_client"),
+    GILLNET,
     HANDWRITTEN,
     python_contender("bytewax_flow"),
     python_contender("quix", slow=True),

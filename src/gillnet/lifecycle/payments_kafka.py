@@ -2,7 +2,7 @@
 
 The pipeline runs in a process of its own; this one sends payments and clicks on an open-loop schedule and receives the
 decisions, so that neither slows the other's clock. First the days in which windows fill are sent as fast as they go,
-then the measured payments at their rate.
+then payments at their rate until the broker is warm, then those that are measured.
 
 Notes
 -----
@@ -42,20 +42,25 @@ _CATCH_UP_TIMEOUT_S = 300.0
 _GRACE_S = 10.0
 
 
-def run_through_kafka(simulation: Simulation, *, state_days: int, rate: float, seconds: float) -> Observed:
+def run_through_kafka(
+    simulation: Simulation, *, state_days: int, rate: float, seconds: float, warm_up_s: float
+) -> Observed:
     """Start a broker and the pipeline's process, send, and return the decisions of the measured payments."""
     from gillnet.connectors.kafka import ensure_topics
-    from gillnet.connectors.local_kafka import LocalKafka
+    from gillnet.connectors.local_kafka import SUSTAINED_LOAD, LocalKafka
 
-    with LocalKafka() as broker:
+    with LocalKafka(heap_mb=1024, jvm_options=SUSTAINED_LOAD) as broker:
         ensure_topics(TOPICS, bootstrap_servers=broker.bootstrap_servers, partitions=1)
         with _PipelineProcess(broker.bootstrap_servers) as process, _Receiver(broker.bootstrap_servers) as receiver:
             sender = _Sender(simulation, broker.bootstrap_servers)
             filled = sender.send_until(simulation.config.start_us + state_days * DAY)
             receiver.wait_for(filled, timeout_s=_CATCH_UP_TIMEOUT_S)
-            steps = sender.prepare(int(rate * seconds))
+            steps = sender.prepare(int(rate * (warm_up_s + seconds)))
+            warm_up = int(rate * warm_up_s)
+            filled += len(sender.send_at(rate, steps[:warm_up]).ids)
             process.measure()
-            sent = sender.send_at(rate, steps)
+            sent = sender.send_at(rate, steps[warm_up:])
+            sender.close()
             receiver.wait_for(filled + len(sent.ids), timeout_s=_GRACE_S)
             used = process.stop()
     return _observe(sent, receiver, used)
@@ -126,9 +131,12 @@ class _Sender:
             _write(step.payment, self._sinks["payments"])
             sent.due_s.append(due_s)
             sent.ids.append(decode(step.payment.values[0]).tx_id)
+        return sent
+
+    def close(self) -> None:
+        """Wait until everything has been written."""
         for sink in self._sinks.values():
             sink.close()
-        return sent
 
     def _send_clicks(self) -> None:
         while (raw := self._sources["clicks"].poll(1_000, 0.0)) is not None:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from gillnet.serving.scorers import Scorer
 
 ALERT_RATE = 0.005
+WARM_UP_S = 30.0
+"""Seconds at the measured rate before the measured ones, through Kafka: a broker that has just been started is slow at first."""
 STATE_DAYS = 6
 """Days before the measured ones, in which windows fill; a run that starts from nothing takes every device for new."""
 
@@ -160,8 +162,8 @@ def report(
     if kafka:
         from gillnet.lifecycle.payments_kafka import run_through_kafka
 
-        simulation = Simulation(unseen(seed, STATE_DAYS + 1.2 * rate * seconds / 20_000))
-        observed = run_through_kafka(simulation, state_days=STATE_DAYS, rate=rate, seconds=seconds)
+        simulation = Simulation(unseen(seed, STATE_DAYS + 1.2 * rate * (WARM_UP_S + seconds) / 20_000))
+        observed = run_through_kafka(simulation, state_days=STATE_DAYS, rate=rate, seconds=seconds, warm_up_s=WARM_UP_S)
     else:
         simulation = Simulation(unseen(seed, STATE_DAYS + days))
         observed = run_in_memory(simulation, state_days=STATE_DAYS)

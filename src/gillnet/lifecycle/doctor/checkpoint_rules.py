@@ -119,7 +119,8 @@ def serialisation(readings: Readings) -> Iterator[Finding]:
     """Find state that costs much to write: time for a MB, or bytes for an event."""
     found = readings.checkpoints
     events = sum(operator.events for operator in readings.operators if operator.kind in ("windows", "pattern", "join"))
-    megabytes = found.bytes / 1e6
+    # What is written is compressed; what it costs is the state that is gone through.
+    megabytes = max(readings.state_bytes, found.bytes) / 1e6
     if found.wrote_ms is None or found.wrote_ms < 5_000:
         return
     per_mb_ms, per_event = found.wrote_ms / max(megabytes, 1.0), found.bytes / max(events, 1)
