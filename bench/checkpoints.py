@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench.payments.machine import describe
 from bench.snapshot import BATCH, LATE_SHARE, Arrivals
+from bench.targets import Target, tell
 from gillnet.app import load_pipeline
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.simulator import SimulationConfig
@@ -68,7 +69,7 @@ def measure(plan: PipelinePlan, events: int, rounds: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, nargs="+", default=[200_000, 1_000_000, 2_000_000])
+    parser.add_argument("--events", type=int, nargs="+", default=[200_000, 1_000_000, 2_000_000, 4_600_000])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("bench/results/checkpoints.json"))
     arguments = parser.parse_args()
@@ -86,6 +87,14 @@ def main() -> None:
         )
     arguments.out.write_text(
         json.dumps({"machine": machine, "rounds": arguments.rounds, "results": results}, indent=1) + "\n"
+    )
+    tell(
+        [
+            Target(
+                name=f"a run stands still at {row['state_mb']:,.0f} MB, ms", value=row["forked_paused_ms"], at_most=50
+            )
+            for row in results
+        ]
     )
 
 

@@ -7,7 +7,6 @@ is measured at the precision that the sequential score reaches, to show what the
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from gillnet.connectors.memory import MemorySink
 from gillnet.core.time import SystemClock
 from gillnet.lifecycle.bot_detection import ACTED, RULE_KINDS, Detection, SessionTally, judge, rate_threshold
 from gillnet.lifecycle.bot_prefixes import visitor_labels
+from gillnet.lifecycle.records import save_runs
 from gillnet.plan.nodes import ACTIONS, PipelinePlan
 from gillnet.runtimes.embedded import Alert, EmbeddedRuntime, Outputs, RuntimeOptions
 from gillnet.scenarios.bots import bots_pipeline
@@ -86,12 +86,6 @@ class BotsReport:
     seed: int
     days: int
     levels: tuple[LevelReport, ...]
-
-    def save(self, path: str | Path) -> None:
-        """Write the report as JSON."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     def table(self) -> Table:
         """Return the report for a terminal."""
@@ -322,7 +316,7 @@ def main(
 
             servers = stack.enter_context(LocalKafka()).bootstrap_servers
         measured = report(days=days, bootstrap_servers=servers, on_alerts=log_alerts if alerts else None)
-    measured.save(output)
+    save_runs(output, [asdict(measured)])
     console = Console()
     # The table needs its width where the output is no terminal, too.
     console.width = max(console.width, 130)

@@ -7,15 +7,11 @@ from the instant at which a payment is due to the arrival of its decision at a c
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -25,6 +21,7 @@ import structlog
 from gillnet.core.time import DAY, SystemClock
 from gillnet.lifecycle.evaluate import at_alert_rate, average_precision, recall_by_kind
 from gillnet.lifecycle.labels import Labels, read_labels
+from gillnet.lifecycle.records import save_runs
 from gillnet.runtimes.embedded import EmbeddedRuntime, Outputs, RuntimeOptions
 from gillnet.scenarios.payments import pipeline
 from gillnet.serving import ModelRegistry, choose_scorer
@@ -32,7 +29,7 @@ from gillnet.simulator import LABEL_SCHEMA, Simulation, SimulationConfig, interl
 from gillnet.simulator.schemas import SCENARIOS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from rich.table import Table
 
@@ -270,21 +267,6 @@ class TxId(msgspec.Struct):
     """The one field of a payment that a report needs."""
 
     tx_id: str
-
-
-def save_runs(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Write the figures of runs with the machine's description."""
-    from rich.console import Console
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    machine: dict[str, str | int | float | None] = {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-    }
-    machine |= {"python": platform.python_version(), "load_average_1m": round(os.getloadavg()[0], 2)}
-    path.write_text(json.dumps({"machine": machine, "runs": runs}, indent=2) + "\n", "utf-8")
-    Console(file=sys.stderr).print(f"written to {path}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -20,7 +20,8 @@ import structlog
 
 from gillnet.connectors.memory import MemorySink
 from gillnet.lifecycle.labels import Labels, read_labels
-from gillnet.lifecycle.report_payments import STATE_DAYS, ids_from, save_runs, unseen
+from gillnet.lifecycle.records import save_runs
+from gillnet.lifecycle.report_payments import STATE_DAYS, ids_from, unseen
 from gillnet.runtimes.embedded import EmbeddedRuntime, Outputs, RuntimeOptions
 from gillnet.runtimes.embedded.revisions import REVISIONS
 from gillnet.scenarios.takeover import pipeline

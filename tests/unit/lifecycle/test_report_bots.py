@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
 
 from gillnet.lifecycle.bot_detection import SessionTally, judge, rate_threshold
+from gillnet.lifecycle.records import save_runs
 from gillnet.lifecycle.report_bots import BotsReport, differing_alerts, report
 from gillnet.simulator import VisitorLabel
 
@@ -59,9 +62,10 @@ def test_the_report_prints_and_saves(measured: BotsReport, tmp_path: Path) -> No
     console = Console(width=150, record=True, file=io.StringIO())
     console.print(measured.table())
     assert "sequential rules" in console.export_text()
-    measured.save(tmp_path / "new" / "bots.json")
+    save_runs(tmp_path / "new" / "bots.json", [asdict(measured)])
     saved = json.loads((tmp_path / "new" / "bots.json").read_text())
-    assert saved["levels"][1]["acted_on"]["recall"] == measured.levels[1].acted_on.recall
+    assert saved["runs"][0]["levels"][1]["acted_on"]["recall"] == measured.levels[1].acted_on.recall
+    assert saved["machine"]["cpus"] == os.cpu_count()
 
 
 def row(visitor: str, clicks: int, decision: str, *reasons: str, rate: float = 0.0) -> bytes:

@@ -130,7 +130,7 @@ def serialisation(readings: Readings) -> Iterator[Finding]:
     yield Finding(
         rule="serialisation",
         severity="notice",
-        title=f"Writing state costs {per_mb_ms:.0f} ms for a MB and {per_event:.0f} bytes for an event; a quiet machine does 7 ms.",
+        title=f"Writing state costs {per_mb_ms:.0f} ms for a MB of it and {per_event:.0f} bytes for an event; a quiet machine takes 4 ms.",
         figures={"ms_per_mb": round(per_mb_ms, 1), "bytes_per_event": round(per_event), "revisable_row_bytes": rows},
         advice=(
             "See whether the disk or the CPU is short: a core that is free while a checkpoint is written, and a disk that is not shared.",
