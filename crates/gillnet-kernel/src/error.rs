@@ -11,9 +11,12 @@ pub enum KernelError {
     /// The batch handed in does not have the columns or types that the plan was compiled for.
     #[error("batch: {0}")]
     Batch(String),
-    /// Stored bytes cannot be decoded: wrong version, torn, or of another plan.
+    /// Stored bytes cannot be decoded: of another version, or torn.
     #[error("state: {0}")]
     State(String),
+    /// Stored bytes are whole, and of another plan.
+    #[error("definition: {0}")]
+    Definition(String),
     /// A compute function of the arrow crates failed.
     #[error("arrow: {0}")]
     Arrow(#[from] arrow::error::ArrowError),

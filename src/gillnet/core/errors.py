@@ -21,6 +21,10 @@ class StateError(GillnetError):
     """Stored state cannot be read or written: of another version or plan, torn or changed, or of a part that has no form yet."""
 
 
+class DefinitionChangedError(StateError):
+    """Stored state is whole, and of another definition than the one that is to go on."""
+
+
 class FencedError(StateError):
     """Another run has taken this one's place: what it would still write, it may not."""
 

@@ -11,7 +11,7 @@ from typing import Self
 import pyarrow as pa
 
 from gillnet._kernel import Batch, Engine
-from gillnet.core.errors import PlanError, StateError
+from gillnet.core.errors import DefinitionChangedError, PlanError, StateError
 from gillnet.core.ports import StateBackend
 from gillnet.core.schema import Schema
 from gillnet.operators.progress import StreamProgress, stream_progress
@@ -112,15 +112,17 @@ class FeatureOperator:
         ------
         PlanError
             If the kernel cannot execute the plan.
+        DefinitionChangedError
+            If the bytes are of another plan.
         StateError
-            If the bytes are of another version or plan, torn or changed; restore an earlier snapshot, or read the sources
-            again.
+            If they are of another version, torn or changed; restore an earlier snapshot, or read the sources again.
         """
         operator = cls(plan, backend=backend)
         try:
             operator._engine = Engine.restore(dumps(plan), snapshot)
         except ValueError as error:
-            raise StateError(f"pipeline {plan.name!r} cannot be restored: {error}.") from error
+            kind = DefinitionChangedError if str(error).startswith("definition: ") else StateError
+            raise kind(f"pipeline {plan.name!r} cannot be restored: {error}.") from error
         operator._spill()
         return operator
 

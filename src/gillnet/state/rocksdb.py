@@ -31,8 +31,9 @@ MEMORY = 512 << 20
 LEAST_MEMORY = 64 << 20
 
 _EXPIRY = "expiry"
-# Parts of the memory. What is left of it beside the keys' part is the allocator's and RocksDB's own.
-_KEYS_SHARE, _CACHE_SHARE, _WRITE_BUFFER_SHARE = 0.5, 0.125, 1 / 32
+# Parts of the memory. What is left of it beside the keys' part is the allocator's and RocksDB's own: with state of ten times the
+# memory, its indices and filters are a fifth of it.
+_KEYS_SHARE, _CACHE_SHARE, _WRITE_BUFFER_SHARE = 0.4, 0.125, 1 / 32
 _LEAST_WRITE_BUFFER = 8 << 20
 _BLOCK_BYTES = 4 << 10
 _FILE_BYTES = 32 << 20
@@ -188,13 +189,14 @@ class RocksDBBackend:
         return self.directory / "keys"
 
     def _open(self) -> None:
-        options, order = self._options(self.memory), self._options(self.memory // 4)
+        # The order of expiry is walked along, never asked for one name.
+        options, order = self._options(self.memory, _BLOOM_BITS), self._options(self.memory // 4, None)
         families = {"default": options, _EXPIRY: order}
         self._db = self._do("open", lambda: self._rocksdict.Rdict(str(self._files), options, families))
         self._expiry = self._db.get_column_family(_EXPIRY)
         self._expiry_handle = self._db.get_column_family_handle(_EXPIRY)
 
-    def _options(self, memory: int) -> Any:
+    def _options(self, memory: int, bloom_bits: int | None) -> Any:
         rocksdict = self._rocksdict
         options = rocksdict.Options(raw_mode=True)
         options.create_if_missing(True)
@@ -202,7 +204,8 @@ class RocksDBBackend:
         table = rocksdict.BlockBasedOptions()
         table.set_block_cache(self._cache)
         table.set_block_size(_BLOCK_BYTES)
-        table.set_bloom_filter(_BLOOM_BITS, False)
+        if bloom_bits is not None:
+            table.set_bloom_filter(bloom_bits, False)
         # Filters and indices beside the cache, about 4 bytes a key: inside it keys would push them out, and a read costs twice as much.
         table.set_cache_index_and_filter_blocks(False)
         table.set_format_version(5)

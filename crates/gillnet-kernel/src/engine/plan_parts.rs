@@ -85,10 +85,10 @@ impl PlanParts {
     /// Whether state of the plan with the parts `stored` is state of this plan.
     ///
     /// # Errors
-    /// [`KernelError::State`], naming the first part that differs.
+    /// [`KernelError::Definition`], naming the first part that differs.
     pub fn check_same(&self, stored: &Self) -> Result<()> {
         let Some(difference) = self.difference(stored) else { return Ok(()) };
-        Err(KernelError::State(format!(
+        Err(KernelError::Definition(format!(
             "engine snapshot was written under another plan: {difference}; restore it with the definition that wrote it, or \
              build the state anew by reading the sources again"
         )))

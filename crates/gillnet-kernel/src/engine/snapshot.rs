@@ -104,10 +104,11 @@ impl Engine {
     /// An engine for `plan` that goes on where the one that wrote `bytes` stood.
     ///
     /// # Errors
-    /// [`KernelError::Plan`] where the plan cannot be executed; [`KernelError::State`] for bytes of another version or plan, and for
-    /// those that are torn or were changed.
+    /// [`KernelError::Plan`] where the plan cannot be executed; [`KernelError::Definition`] for bytes of another plan;
+    /// [`KernelError::State`] for those of another version, torn or changed.
     ///
     /// [`KernelError::Plan`]: crate::error::KernelError::Plan
+    /// [`KernelError::Definition`]: crate::error::KernelError::Definition
     /// [`KernelError::State`]: crate::error::KernelError::State
     pub fn restore(plan: &Plan, bytes: &[u8]) -> Result<Self> {
         let mut engine = Self::new(plan)?;

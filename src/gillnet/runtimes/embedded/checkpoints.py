@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from gillnet.core.errors import ConfigurationError, FencedError, StateError
+from gillnet.core.errors import ConfigurationError, DefinitionChangedError, FencedError, StateError
 from gillnet.core.ports import Journal, MarkingSource, ReplayableSource, Source, StateBackend
 from gillnet.core.time import Clock, SystemClock
 from gillnet.observability.metrics import RunMetrics
@@ -147,8 +147,8 @@ class Checkpoints:
     def _operator(self, plan: PipelinePlan, checkpoint: Checkpoint) -> FeatureOperator:
         try:
             return FeatureOperator.restored(plan, self._state, backend=self._backend)
-        except StateError as error:
-            if not checkpoint.plan or "written under another plan" not in str(error):
+        except DefinitionChangedError as error:
+            if not checkpoint.plan:
                 raise
             found = [part for part in compare(loads(checkpoint.plan), plan) if part.outcome != "kept"]
             told = "; ".join(map(str, found)) or "the order of its parts, or the columns that its rules read"
