@@ -39,8 +39,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 .PHONY: demo
-demo: setup ## both scenarios; KAFKA=1: through a real broker
-	@$(if $(KAFKA),$(BIN)/python scripts/check_prerequisites.py kafka)
+demo: $(if $(KAFKA),check-kafka) setup ## both scenarios; KAFKA=1: through a real broker
 	@$(BIN)/gillnet demo $(if $(KAFKA),--kafka)
 
 .PHONY: test
@@ -72,7 +71,7 @@ test-rust: check-tools ## the Rust tests
 	cargo test $(CARGO_FLAGS) --quiet
 
 .PHONY: test-python
-test-python: setup check-kafka ## every Python test, the real Kafka and the examples in docstrings included
+test-python: check-kafka setup ## every Python test, the real Kafka and the examples in docstrings included
 	@echo "== Python tests, with the real Kafka"
 	$(BIN)/pytest
 
@@ -81,7 +80,7 @@ test-unit: setup ## the Python tests that need no broker
 	$(BIN)/pytest -m "not kafka"
 
 .PHONY: test-integration
-test-integration: setup check-kafka ## the Python tests that need a broker
+test-integration: check-kafka setup ## the Python tests that need a broker
 	$(BIN)/pytest -m kafka
 
 .PHONY: test-deep
@@ -94,7 +93,7 @@ fuzz: setup $(FUZZ_VENV)/.installed ## every fuzz target for FUZZ=60 seconds; TA
 	fuzz/run.sh $(FUZZ) $(TARGETS)
 
 .PHONY: soak
-soak: setup check-kafka ## SOAK=30 minutes at a steady rate on a real broker: memory, handles and disk must be flat
+soak: check-kafka setup ## SOAK=30 minutes at a steady rate on a real broker: memory, handles and disk must be flat
 	$(BIN)/python -m bench.soak --minutes $(SOAK)
 
 .PHONY: audit
@@ -102,12 +101,12 @@ audit: $(AUDIT_VENV)/.installed ## vulnerabilities, licences and sources of what
 	PATH="$(abspath $(AUDIT_VENV))/bin:$$PATH" $(AUDIT_VENV)/bin/python scripts/audit.py $(if $(STRICT),--strict)
 
 .PHONY: bench
-bench: $(BENCH_VENV)/.installed check-kafka ## speed, CPU, memory and latency beside others; BENCH="-m bench.payments.latency …"
+bench: check-kafka $(BENCH_VENV)/.installed ## speed, CPU, memory and latency beside others; BENCH="-m bench.payments.latency …"
 	$(BENCH_VENV)/bin/python $(or $(BENCH),-m bench.payments.run)
 	$(if $(BENCH),,$(foreach other,$(OTHER_BENCHES),$(BENCH_VENV)/bin/python -m bench.$(other) &&) true)
 
 .PHONY: report
-report: setup check-kafka ## how well the scenarios catch, by the simulator's labels; the first two through a real broker as well
+report: check-kafka setup ## how well the scenarios catch, by the simulator's labels; the first two through a real broker as well
 	$(BIN)/python -m gillnet.lifecycle.report_payments --kafka
 	$(BIN)/python -m gillnet.lifecycle.report_bots --kafka
 	$(BIN)/python -m gillnet.lifecycle.report_takeover
@@ -136,6 +135,7 @@ setup: $(VENV)/.built ## the environment with Gillnet in it
 check-tools:
 	@$(PYTHON) scripts/check_prerequisites.py build
 
+# It stands before `setup`: what is missing is said before minutes of building.
 check-kafka:
 	@$(PYTHON) scripts/check_prerequisites.py kafka
 

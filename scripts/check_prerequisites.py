@@ -68,7 +68,7 @@ def _build() -> "list[tuple[str, str]]":
 def _kafka() -> "list[tuple[str, str]]":
     missing = []
     home = os.environ.get("JAVA_HOME")
-    java = _version([os.path.join(home, "bin", "java") if home else "java", "-version"], r'version "(\d+)')
+    java = _version([os.path.join(home, "bin", "java") if home else "java", "-version"], r'version "(?:1\.)?(\d+)')
     if java is None or java < (JAVA,):
         missing.append(("java", f"Java {JAVA} or newer{_found(java)}"))
     if shutil.which("mvn") is None:

@@ -8,19 +8,17 @@ horizontal functions names a column, and text beside an operator is a value; `li
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import Literal, NoReturn
 
 from gillnet.core.errors import DefinitionError
 from gillnet.plan.expressions import Call, Case, Column, Node, decimal_scale
 from gillnet.plan.expressions import Literal as LiteralNode
 from gillnet.plan.format import format_expression
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 Value = str | int | float | bool | Decimal | datetime | None
 
@@ -152,7 +150,7 @@ class Expr:
 
     def is_in(self, values: Iterable[Value]) -> Expr:
         """Whether the value is one of constants; null stays null."""
-        if isinstance(values, str | Expr):
+        if isinstance(values, str | Expr) or not isinstance(values, Iterable):
             raise DefinitionError(f"is_in takes a list of values, such as [{values!r}].")
         return _call("is_in", self, *values)
 
@@ -178,7 +176,7 @@ class Expr:
         natural = _call("log", self)
         if base is None or base == math.e:
             return natural
-        if base <= 0 or base == 1:
+        if not isinstance(base, int | float) or not 0 < base < math.inf or base == 1:
             raise DefinitionError(f"log: the base {base!r} is none; give one above 0 other than 1.")
         return natural / math.log(base)
 

@@ -339,7 +339,8 @@ def _baseline(name: str, feature: Baseline, columns: Columns) -> BaselineNode:
         raise DefinitionError(f"{place}: {feature.of!r} is {value_type}; choose a feature that is a number.")
     if not isinstance(feature.quantile, int | float) or not 0 < feature.quantile < 1:
         raise DefinitionError(f"{place}: quantile={feature.quantile!r} is not between 0 and 1; 0.99 is a usual one.")
-    if not isinstance(feature.min_count, int) or feature.min_count < 0:
+    count = feature.min_count
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 2**63:
         raise DefinitionError(f"{place}: min_count={feature.min_count!r} must be a whole number, 0 or more.")
     over, step = duration_us(feature.over, what=f"{place}: over"), duration_us(feature.step, what=f"{place}: step")
     if not 0 < step <= over:

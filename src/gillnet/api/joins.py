@@ -106,7 +106,7 @@ class IntervalJoin:
             upper_us=upper_us,
             how=how,
             condition=None if where is None else _condition(place, where, columns),
-            select=_select(place, select or {}, columns),
+            select=_select(place, {} if select is None else select, columns),
             max_events_per_key=_limit(place, "max_events_per_key", max_events_per_key),
             max_pairs_per_event=_limit(place, "max_pairs_per_event", max_pairs_per_event),
         )
@@ -203,6 +203,6 @@ def _selected(place: str, name: str, value: str | Expr, columns: Columns) -> Sel
 
 
 def _limit(place: str, name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**63:
         raise DefinitionError(f"{place}: {name}={value!r} must be a whole number above 0, such as 1_000.")
     return value

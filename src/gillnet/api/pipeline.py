@@ -18,7 +18,12 @@ from gillnet.plan.format import format_expression
 from gillnet.plan.nodes import ACTIONS, Action, EmissionNode, ModelNode, PipelinePlan, RuleNode, StreamNode
 from gillnet.plan.typing import infer
 
+# It is part of consumer groups' and transactions' names.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MODEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}@[a-z0-9][a-z0-9_-]{0,63}")
+
+_MOST = 2**63
+"""The kernel counts below this."""
 
 MODEL_TYPES = ("int64", "float64", "bool", "decimal")
 """Types that a model can take."""
@@ -61,7 +66,7 @@ class Pipeline:
     features
         `Features` or `Sessions`.
     name
-        The pipeline's name; by default the root stream's.
+        The pipeline's name, of letters, digits, ``.``, ``_`` and ``-``; by default the root stream's.
     model
         A model's name with a version or an alias: ``"fraud@3"``, ``"fraud@champion"``. Its score is the column
         ``score``.
@@ -114,6 +119,7 @@ class Pipeline:
         max_partial_matches: int = 1_000,
     ) -> None:
         _check_arguments(features, name, model_features if model is None else None)
+        _check_flag("revisions", revisions)
         _check_limit("max_events_per_key", max_events_per_key, "1_000_000")
         _check_limit("max_partial_matches", max_partial_matches, "1_000")
         columns = dict(features.columns)
@@ -206,8 +212,10 @@ def _model(ref: str, chosen: Sequence[str] | None, features: Features) -> ModelN
 def _chosen(chosen: Sequence[str], features: Features) -> list[str]:
     if isinstance(chosen, str):
         raise DefinitionError(f"model_features: {chosen!r} is one text; write a list, such as [{chosen!r}].")
+    if not isinstance(chosen, Sequence):
+        raise DefinitionError(f"model_features: {chosen!r} is no list of features; write one, such as ['spend_5m'].")
     for place, feature in enumerate(chosen):
-        if feature not in features.columns:
+        if not isinstance(feature, str) or feature not in features.columns:
             raise DefinitionError(
                 f"model_features: there is no feature {feature!r}{nearest(feature, features.columns)}."
             )
@@ -244,15 +252,25 @@ def _check_arguments(features: object, name: str | None, model_features: Sequenc
         raise DefinitionError(
             f"Pipeline: {features!r} is neither gillnet.Features nor gillnet.Sessions; make one of it."
         )
-    if name is not None and (not isinstance(name, str) or not name.strip()):
-        raise DefinitionError(f"Pipeline: name={name!r} is no name; give one, or leave it out for the stream's.")
+    if name is not None and (not isinstance(name, str) or not _NAME.fullmatch(name)):
+        raise DefinitionError(
+            f"Pipeline: name={name!r} is no name; it is of a-z, A-Z, 0-9, '.', '_' and '-', and begins with a letter or digit. "
+            "Give another, or leave it out for the stream's."
+        )
     if model_features is not None:
         raise DefinitionError("Pipeline: model_features without a model; give model='name@alias', or leave them out.")
 
 
 def _check_limit(name: str, limit: object, usual: str) -> None:
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 0 < limit < _MOST:
         raise DefinitionError(f"Pipeline: {name}={limit!r} must be a whole number above 0, such as {usual}.")
+
+
+def _check_flag(name: str, flag: object) -> None:
+    if not isinstance(flag, bool):
+        raise DefinitionError(
+            f"Pipeline: {name}={flag!r} is neither True nor False; give one of them, or leave it out."
+        )
 
 
 def _rule(number: int, rule: Rule, columns: dict[str, tuple[str, bool]]) -> RuleNode:

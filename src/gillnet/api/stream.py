@@ -117,6 +117,8 @@ class Stream:
             If the column does not exist or cannot be a key.
         """
         place = f"Stream {self.name!r}: by({key!r})"
+        if not isinstance(key, str):
+            raise DefinitionError(f"{place}: a key is the name of one column{nearest(key, self.schema)}.")
         if key not in self.schema:
             raise DefinitionError(f"{place}: there is no such column{nearest(key, self.schema)}.")
         if not isinstance(self.schema[key], String | Integer):

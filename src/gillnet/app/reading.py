@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+import msgspec
+
 from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.messages import RawBatch
 from gillnet.core.secrets import without_parameters
+from gillnet.plan.nodes import Action
 
 _BATCH_RECORDS = 4_096
 _WAIT_S = 0.2
@@ -52,6 +55,46 @@ def read_records(uri: str, *, name: str, kafka: Mapping[str, str] | None = None)
     """Yield the value of every record at a URI; see `read_batches`."""
     for batch in read_batches(uri, name=name, kafka=kafka):
         yield from batch.values
+
+
+class _Decision(msgspec.Struct):
+    """What is read of a payment's decision."""
+
+    tx_id: str
+    decision: Action
+
+
+def read_blocked(uri: str, *, kafka: Mapping[str, str] | None = None) -> frozenset[str]:
+    """Return the ids of payments whose decision, as a run wrote it, is ``block``.
+
+    Parameters
+    ----------
+    uri
+        A file, or a Kafka topic, of decisions; see `read_batches`. Not revisions: what was blocked when it came was never
+        charged, whatever became known later.
+    kafka
+        librdkafka's settings.
+
+    Raises
+    ------
+    ConfigurationError
+        If a record is no decision on a payment.
+    SourceError
+        If the decisions cannot be opened or read.
+    """
+    decoder = msgspec.json.Decoder(_Decision)
+    blocked: set[str] = set()
+    for number, record in enumerate(read_records(uri, name="decisions", kafka=kafka), 1):
+        try:
+            decided = decoder.decode(record)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"decisions of {without_parameters(uri)}: record {number} is no decision on a payment ({error}); give what "
+                "`gillnet run` wrote to its output 'decisions'."
+            ) from error
+        if decided.decision == "block":
+            blocked.add(decided.tx_id)
+    return frozenset(blocked)
 
 
 def bounded(uri: str, name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gillnet.app.config import RunConfig
+from gillnet.app.reading import read_blocked
 from gillnet.app.sinks import create_topics, make_directory, place_pattern
 from gillnet.connectors.uri import open_sink, parse_uri
 from gillnet.core.errors import ConfigurationError
@@ -36,11 +37,13 @@ class SimulatedWriter:
         ``kafka.<setting>=value`` each.
     max_records
         Stop after so many records of the first stream.
+    blocked
+        Where a run wrote its decisions (a file of NDJSON, or a topic): payments that it blocked get no label.
 
     Raises
     ------
-    ConfigurationError, SinkError
-        If a place cannot be written.
+    ConfigurationError, SourceError, SinkError
+        If a place cannot be written, or the decisions cannot be read.
 
     Attributes
     ----------
@@ -57,6 +60,7 @@ class SimulatedWriter:
         rate: float | None = None,
         settings: Sequence[str] = (),
         max_records: int | None = None,
+        blocked: str | None = None,
     ) -> None:
         kafka = RunConfig().changed(settings=settings).kafka
         single = len(streams) == 1 and "{name}" not in to and (to == "-" or parse_uri(to, what="--to").scheme != "file")
@@ -64,7 +68,14 @@ class SimulatedWriter:
         self.places: dict[str, str] = {stream: pattern.replace("{name}", stream) for stream in streams}
         self._lead, *others = streams
         self._max_records = max_records
-        self._sources = interleaved_sources(Simulation(config), self._lead, *others, rate=rate)
+        if blocked is not None and "labels" not in streams:
+            raise ConfigurationError(
+                f"--blocked {without_parameters(blocked)}: it leaves labels of payments out, and none are written; leave it "
+                "out, or simulate labels, payments or all."
+            )
+        # Read before a sink is opened: opening one empties the file that an earlier simulation left.
+        simulation = Simulation(config, blocked=() if blocked is None else read_blocked(blocked, kafka=kafka))
+        self._sources = interleaved_sources(simulation, self._lead, *others, rate=rate)
         self._sinks: dict[str, Sink] = {stream: _open(uri, kafka) for stream, uri in self.places.items()}
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> dict[str, int]:

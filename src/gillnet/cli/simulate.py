@@ -23,18 +23,20 @@ class What(StrEnum):
 
     PAYMENTS = "payments"
     CLICKS = "clicks"
+    LABELS = "labels"
     ALL = "all"
 
 
 _WRITTEN: dict[What, tuple[StreamName, ...]] = {
     What.PAYMENTS: ("payments", "labels"),
     What.CLICKS: ("clicks", "visitor_labels"),
+    What.LABELS: ("labels",),
     What.ALL: STREAMS,
 }
 
 
 def simulate(
-    what: Annotated[What, typer.Argument(help="payments, clicks, or all: both, from one population.")] = What.ALL,
+    what: Annotated[What, typer.Argument(help="payments, clicks, the payments' labels alone, or all.")] = What.ALL,
     to: Annotated[
         str, typer.Option(metavar="URI", help="A directory, a URI with {name} for the stream, or - (one stream).")
     ] = "simulated",
@@ -42,6 +44,9 @@ def simulate(
         float | None, typer.Option(help="Payments a second (clicks, if alone); without: as fast as possible.")
     ] = None,
     labels: Annotated[bool, typer.Option(help="Write labels and visitor_labels too.")] = True,
+    blocked: Annotated[
+        str | None, typer.Option(metavar="URI", help="A run's decisions: payments that it blocked get no label.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="kafka.<librdkafka's setting>.")
     ] = None,
@@ -79,15 +84,19 @@ def simulate(
     """Write simulated payments and clicks, with their labels, to Kafka or files.
 
     The same options give the same bytes. With several streams, they keep step: nothing overtakes what came before it.
+    What becomes of a payment is not known of one that was blocked: --blocked tells which those are.
     """
     given = dict(locals())
     parameters = {name: str(given[name]) for name in SimulationConfig.__dataclass_fields__ if given[name] is not None}
     config = simulation_config(parameters, what="simulate")
     if rate is not None:
         read_rate(str(rate), what="--rate")
-    streams = _WRITTEN[what] if labels and to != "-" else _without_labels(_WRITTEN[what])
+    whole = what is What.LABELS or (labels and to != "-")
+    streams = _WRITTEN[what] if whole else _without_labels(_WRITTEN[what])
     with stop_on_signals() as stop:
-        writer = SimulatedWriter(config, streams, to=to, rate=rate, settings=settings or (), max_records=max_records)
+        writer = SimulatedWriter(
+            config, streams, to=to, rate=rate, settings=settings or (), max_records=max_records, blocked=blocked
+        )
         written = writer.run(stop.is_set)
     _report(written, writer.places)
 

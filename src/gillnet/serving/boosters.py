@@ -7,6 +7,7 @@ Everything else in `gillnet.serving` holds a booster as an opaque value. Whateve
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,44 @@ def contributions(booster: Any, matrix: Matrix, rounds: int | None) -> Matrix:
     return parts
 
 
+def check_outputs(booster: Any, features: int, rounds: int | None, *, what: str) -> None:
+    """Score two rows on trial, so that a model of another kind stops the start and not the first batch.
+
+    Parameters
+    ----------
+    booster
+        The booster.
+    features
+        How many features it takes.
+    rounds
+        As for `predict`.
+    what
+        The model's name, file and objective, for the message.
+
+    Raises
+    ------
+    ModelError
+        If XGBoost cannot score it in place, or it does not give one number a row, with one margin behind it.
+    """
+    rows = np.zeros((2, features), np.float32)
+    rows[1] = np.nan
+    try:
+        scores = predict(booster, rows, rounds)
+        # multi:softmax gives the likeliest class's number: one number a row, but no score, and no one margin behind it.
+        parts = contributions(booster, rows, rounds) if scores.shape == (len(rows),) else scores
+    except (_import_xgboost().core.XGBoostError, ValueError) as error:
+        raise ModelError(
+            f"{what} cannot be scored: XGBoost says '{_first_line(error)}'. Train it with booster='gbtree' and an objective "
+            "that gives one score a row, such as binary:logistic."
+        ) from error
+    outputs = parts.size // len(rows) // (1 if parts is scores else features + 1)
+    if outputs != 1:
+        raise ModelError(
+            f"{what} has {outputs} outputs a row, and a pipeline takes one score a row. Train it with an objective that gives "
+            "one, such as binary:logistic (fraud or not), and one label a row."
+        )
+
+
 def _import_xgboost() -> ModuleType:
     try:
         import xgboost
@@ -116,6 +155,7 @@ def _import_xgboost() -> ModuleType:
 
 
 def _first_line(error: Exception) -> str:
-    """Cut XGBoost's stack trace off."""
+    """Cut XGBoost's stack trace off, and the time and the place in its sources."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    first = re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", lines[0]) if lines else type(error).__name__
+    return first.rstrip(".")

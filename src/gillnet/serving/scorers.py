@@ -146,8 +146,15 @@ def choose_scorer(model: Model) -> Scorer:
     -------
     Scorer
         A `KernelScorer` or an `XGBoostScorer`.
+
+    Raises
+    ------
+    ModelError
+        If the model does not give one score a row: several classes or targets, or a booster without trees.
     """
     reference = XGBoostScorer(model)
+    what = f"The model {model.label} ({model.path}, objective {model.objective})"
+    boosters.check_outputs(model.booster, len(model.signature), model.rounds, what=what)
     try:
         kernel = KernelScorer(model)
     except ModelError as error:

@@ -5,7 +5,7 @@ Nothing here reaches a runtime: a definition that this lets through must run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
@@ -100,6 +100,10 @@ WRONG_AGGREGATES: dict[str, tuple[Define, str, str]] = {
     "a window of nothing": (count(over="0s"), f"{COUNT}: over: '0s'", "above 0"),
     "a timedelta of nothing": (count(over=timedelta(0)), f"{COUNT}: over: '0:00:00'", "above 0"),
     "a negative window": (count(over="-5m"), f"{COUNT}: over: '-5m' is negative", "0 or more"),
+    "a list as input": (lambda: card.sum(["amount"], over="5m"), f"{SUM}: ['amount']", "such as sum('amount')"),
+    "a window as a list": (count(over=["5m"]), "over: ['5m']", "such as '5m'"),
+    "a condition as a list": (count(where=[col("amount") > 1]), f"{COUNT}: where=[", "is not an expression"),
+    "a lookup at a list": (lambda: visitor.count(over="5m").at(["user_id"]), "at(['user_id'])", ".at('user_id')"),
     "a window in words": (count(over="5 minutes"), "over: '5 minutes'", "'1h30m'"),
     "a window as a number": (count(over=300), "over: 300", "such as '5m'"),
     "a window of a life": (count(over="4000d"), "over: '4000d'", "shorter duration"),
@@ -141,6 +145,7 @@ WRONG_FEATURES: dict[str, tuple[Define, str, str]] = {
     "an aggregation without a window": (features(x=gn.count()), "feature 'x': <count>", "card.count(over='1h')"),
     "a function": (features(x=gn.count), "feature 'x': the function count", "card.count(over='1h')"),
     "an entity": (features(x=card), "feature 'x': <payments by card_id>", "card.count(over='1h')"),
+    "a list": (features(x=[n]), "feature 'x': [<count", "give an aggregate"),
     "None": (features(x=None), "feature 'x': None", "give an aggregate"),
     "an unknown column": (features(x=col("amuont") * 2), "feature 'x'", "did you mean 'amount'?"),
     "an unknown feature": (
@@ -226,6 +231,9 @@ WRONG_SESSIONS: dict[str, tuple[Define, str, str]] = {
         "step='2d'",
         "at most over",
     ),
+    "a count that is True": (sessions(n=gn.count(), b=gn.baseline("n", min_count=True)), "min_count=True", "0 or more"),
+    "a quantile as a list": (sessions(n=gn.count(), b=gn.baseline("n", quantile=[0.5])), "quantile=[0.5]", "0.99"),
+    "a list as a baseline": (sessions(n=gn.count(), b=gn.baseline(["n"])), "baseline(['n'])", "such as 'clicks'"),
     "a negative count": (sessions(n=gn.count(), b=gn.baseline("n", min_count=-1)), "min_count=-1", "0 or more"),
 }
 
@@ -233,6 +241,18 @@ WRONG_PIPELINES: dict[str, tuple[Define, str, str]] = {
     "of a stream": (lambda: gn.Pipeline(payments), "<stream payments", "gillnet.Features"),
     "of a dictionary": (lambda: gn.Pipeline({"n": n}), "Pipeline: {", "gillnet.Sessions"),
     "an empty name": (pipeline(name=" "), "Pipeline: name=' '", "leave it out"),
+    "a name with a slash": (pipeline(name="a/b"), "Pipeline: name='a/b'", "'.', '_' and '-'"),
+    "a name with a space": (pipeline(name="b c"), "Pipeline: name='b c'", "'.', '_' and '-'"),
+    "a name with a line's end": (pipeline(name="payments\n"), "Pipeline: name='payments\\n'", "Give another"),
+    "a name of other letters": (pipeline(name="été"), "Pipeline: name='été'", "a-z, A-Z, 0-9"),
+    "a name that begins with a dot": (pipeline(name=".."), "Pipeline: name='..'", "begins with a letter or digit"),
+    "a name that is no text": (pipeline(name=["payments"]), "Pipeline: name=['payments']", "Give another"),
+    "more events than can be counted": (pipeline(max_events_per_key=2**63), "max_events_per_key=", "above 0"),
+    "partial matches as a bool": (pipeline(max_partial_matches=True), "max_partial_matches=True", "above 0"),
+    "revisions as text": (pipeline(revisions="no"), "Pipeline: revisions='no'", "True nor False"),
+    "no revisions": (pipeline(revisions=None), "Pipeline: revisions=None", "leave it out"),
+    "an emission that is a list": (pipeline(emission=["on_arrival"]), "emission=['on_arrival']", "'on_watermark'"),
+    "a join instead of joins": (pipeline(joins="clicks"), "joins: 'clicks'", "gillnet.IntervalJoin("),
     "no events at all": (pipeline(max_events_per_key=0), "max_events_per_key=0", "above 0"),
     "part of an event": (pipeline(max_events_per_key=1.5), "max_events_per_key=1.5", "above 0"),
     "a model without a version": (pipeline(model="fraud"), "model='fraud'", "'fraud@champion'"),
@@ -248,6 +268,18 @@ WRONG_PIPELINES: dict[str, tuple[Define, str, str]] = {
     ),
     "a model feature twice": (pipeline(model="f@1", model_features=["n", "n"]), "'n' is there twice", "leave one out"),
     "model features as one text": (pipeline(model="f@1", model_features="spend"), "'spend' is one text", "['spend']"),
+    "model features as a number": (pipeline(model="f@1", model_features=3), "model_features: 3", "['spend_5m']"),
+    "model features as a set": (pipeline(model="f@1", model_features={"n"}), "model_features: {'n'}", "write one"),
+    "a list as a model feature": (
+        pipeline(model="f@1", model_features=[["n"]]),
+        "model_features: there is no feature ['n']",
+        "there are amount",
+    ),
+    "an expression as a model feature": (
+        pipeline(model="f@1", model_features=[col("n")]),
+        'model_features: there is no feature <Expr col("n")>',
+        "there are amount",
+    ),
     "a model of nothing": (pipeline(model="f@1", model_features=[]), "model='f@1'", "needs one that is a number"),
     "model features without a model": (pipeline(model_features=["n"]), "model_features without a model", "give model="),
     "a model where all is text": (
@@ -271,6 +303,7 @@ WRONG_PIPELINES: dict[str, tuple[Define, str, str]] = {
     "a rule as text": (rules(gn.block("spend > 3")), "(block): 'spend > 3'", "col('score') > 0.97"),
     "a rule that is True": (rules(gn.block(True)), "(block): True", "col('score') > 0.97"),
     "a condition without an action": (rules(col("spend") > 1), "rule 1 of the policy: <Expr", "gillnet.block"),
+    "a list as an action": (rules(gn.Rule(["block"], col("n") > 1)), "(['block'])", "there are allow, block"),
     "an unknown action": (rules(gn.Rule("blok", col("spend") > 1)), "'blok' is unknown", "did you mean 'block'?"),
     "an empty reason": (rules(gn.block(col("spend") > 1, reason="")), "(block): reason=''", "leave it out"),
     "a reason that is a number": (rules(gn.block(col("spend") > 1, reason=3)), "(block): reason=3", "write a text"),
@@ -318,3 +351,15 @@ def test_a_wrong_definition_is_refused_with_its_place_and_mend(define: Define, p
 def test_a_definition_that_is_let_through_can_run(define: Callable[[], gn.Features]) -> None:
     plan = gn.Pipeline(define()).plan
     assert set(FeatureOperator(plan).row_schema().names) > {feature.name for feature in plan.features}
+
+
+@pytest.mark.parametrize("name", ["payments", "payments-eu", "payments_2", "2fa", "eu.payments.v2"])
+def test_a_name_that_a_group_and_a_transaction_can_have_is_taken(name: str) -> None:
+    assert gn.Pipeline(good, name=name).plan.name == name
+
+
+@pytest.mark.parametrize("chosen", [["n"], ("n", "spend")])
+def test_model_features_may_be_any_sequence_of_names(chosen: Sequence[str]) -> None:
+    model = gn.Pipeline(good, model="f@1", model_features=chosen).plan.model
+    assert model is not None
+    assert [name for name, _ in model.features] == list(chosen)

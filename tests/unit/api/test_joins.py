@@ -66,6 +66,7 @@ REFUSED = {
     "no condition": ({"where": col("clicks.pixels")}, r"where=col\(\"clicks\.pixels\"\) is int64, not bool"),
     "no expression": ({"where": "clicks.url"}, r"where='clicks\.url' is not an expression"),
     "select is a list": ({"select": ["clicks.url"]}, r"select=\['clicks\.url'\] is not a mapping"),
+    "select is a text": ({"select": ""}, r"select='' is not a mapping"),
     "select's name": ({"select": {"a b": "clicks.url"}}, r"select has the name 'a b'; a name is of letters"),
     "select's value": ({"select": {"a": 5}}, r"select 'a': 5 is no column or expression"),
     "name": ({"name": "a.b"}, r"join 'a\.b': a join's name is of a-z"),

@@ -70,6 +70,12 @@ WRONG_STREAMS = {
     "an id that is no column": (defined(id="txid"), "'payments': id='txid'", "did you mean 'tx_id'?"),
     "an id that is a decimal": (defined(id="amount"), "id='amount' is decimal(2)", "must be a String or Integer"),
     "an id that is nullable": (defined(id="user_id"), "id='user_id' is nullable", "without nullable=True"),
+    "an id as a list": (defined(id=["tx_id"]), "'payments': id=['tx_id']", "there are amount, card_id"),
+    "an id that is an expression": (defined(id=gn.col("tx_id")), 'id=<Expr col("tx_id")>', "there are amount, card_id"),
+    "an event time as a list": (defined(event_time=["ts"]), "event_time=['ts'] is not a column", "there are amount"),
+    "a delay as a list": (defined(watermark_delay=["5s"]), "watermark_delay: ['5s']", "such as '5m'"),
+    "a delay that is None": (defined(watermark_delay=None), "watermark_delay: None", "such as '5m'"),
+    "a name as a list": (defined(name=["payments"]), "Stream ['payments']", "choose another"),
     "no id": (defined(id=None), "'payments': id=None", "there are amount, card_id"),
     "an event time that is no column": (defined(event_time="time"), "event_time='time'", "there are amount, card_id"),
     "an event time that is text": (defined(event_time="tx_id"), "event_time='tx_id' is string", "must be a Timestamp"),
@@ -102,6 +108,9 @@ WRONG_ENTITIES = {
     "a key that is a decimal": ("amount", "by('amount')", "names the entity"),
     "a key that is a time": ("ts", "'ts' is timestamp", "a key is a String or an Integer"),
     "no key": (None, "by(None)", "there are amount, card_id"),
+    "keys as a list": (["card_id"], "by(['card_id']): a key is the name of one column", "there are amount, card_id"),
+    "keys as a mapping": ({"key": "card_id"}, "a key is the name of one column", "there are amount, card_id"),
+    "an expression": (gn.col("card_id"), 'by(<Expr col("card_id")>)', "there are amount, card_id"),
 }
 
 

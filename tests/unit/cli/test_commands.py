@@ -102,6 +102,38 @@ def test_what_is_simulated_into_files_and_run_from_them_adds_up(
     assert reviewed
 
 
+def test_payments_that_a_run_blocked_get_no_label(gillnet: Command, app_file: Path, tmp_path: Path) -> None:
+    """As in production, where nobody disputes what was never charged: simulate, run, and simulate what becomes known."""
+    app_file.write_text(app_file.read_text().replace("gn.review", "gn.block"))
+    assert gillnet("simulate", "payments", "--to", "all", *SMALL).exit_code == 0
+    assert gillnet("run", str(app_file), "-s", "payments=all/payments.ndjson", "--sinks", "out").exit_code == 0
+    decided = records(tmp_path / "out" / "decisions.ndjson")
+    blocked = {row["tx_id"] for row in decided if row["decision"] == "block"}
+    assert 0 < len(blocked) < len(decided)
+    given = ["--blocked", "out/decisions.ndjson"]
+    assert gillnet("simulate", "labels", "--to", "known", *SMALL, *given).exit_code == 0
+    every, known = (records(tmp_path / place / "labels.ndjson") for place in ("all", "known"))
+    assert known == [label for label in every if label["tx_id"] not in blocked]
+    assert len(known) == len(every) - len(blocked)
+    assert gillnet("simulate", "payments", "--to", "again", *SMALL, *given).exit_code == 0
+    assert (tmp_path / "again" / "labels.ndjson").read_bytes() == (tmp_path / "known" / "labels.ndjson").read_bytes()
+    assert (tmp_path / "again" / "payments.ndjson").read_bytes() == (tmp_path / "all" / "payments.ndjson").read_bytes()
+    piped = gillnet("simulate", "labels", "--to", "-", *SMALL, *given).stdout
+    assert [json.loads(line) for line in piped.splitlines()] == known
+
+
+def test_decisions_that_are_none_leave_the_labels_of_an_earlier_simulation_alone(
+    gillnet: Command, tmp_path: Path
+) -> None:
+    assert gillnet("simulate", "payments", "--to", "data", *SMALL).exit_code == 0
+    before = (tmp_path / "data" / "labels.ndjson").read_bytes()
+    (tmp_path / "decisions.ndjson").write_text('{"tx_id":"t-1","decision":"allow"}\n{"tx_id":"t-2","decision":"no"}\n')
+    failed = gillnet("simulate", "labels", "--to", "data", *SMALL, "--blocked", "decisions.ndjson")
+    assert failed.exit_code == 2
+    assert "record 2 is no decision on a payment" in " ".join(failed.stderr.split())
+    assert (tmp_path / "data" / "labels.ndjson").read_bytes() == before
+
+
 def test_the_same_options_simulate_the_same_bytes(gillnet: Command, tmp_path: Path) -> None:
     for place in ("a", "b"):
         assert gillnet("simulate", "payments", "--to", place, *SMALL).exit_code == 0

@@ -40,6 +40,9 @@ USAGE = {
     "simulated parameter": (["simulate", "--duration", "long"], r"'long' is not a duration"),
     "simulated into a file's place": (["simulate", "all", "--to", "app.py/x"], r"app\.py/x cannot be made"),
     "all to stdout": (["simulate", "all", "--to", "-"], r"write \{name\} for the output's name"),
+    "blocked without labels": (["simulate", "clicks", "--blocked", "x.ndjson"], r"none are written.*simulate labels"),
+    "blocked of a stream": (["simulate", "labels", "--blocked", "simulator:payments"], r"cannot be read again"),
+    "blocked of something else": (["simulate", "labels", "--blocked", "app.py"], r"app\.py"),
     "simulated rate": (["simulate", "payments", "--rate", "0"], r"above 0"),
 }  # fmt: skip
 
@@ -57,6 +60,7 @@ FAILURES = {
     "unknown column": (["explain", "column.py"], r"column\.py, line 6: .*'amuont'.*Did you mean col\('amount'\)"),
     "user's own exception": (["explain", "raises.py"], r"raises\.py, line 2: ZeroDivisionError.*in `x = 1 / 0`"),
     "missing model": (["run", "model.py", *SIMULATED], r"'nosuch'|nosuch@champion"),
+    "blocked of no file": (["simulate", "labels", "--blocked", "x.ndjson"], r"x\.ndjson"),
     "missing input": (
         ["run", "app.py", "-s", "payments=none.ndjson"],
         r"none\.ndjson: the file cannot be opened: No such file",

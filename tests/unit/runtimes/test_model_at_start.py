@@ -99,6 +99,18 @@ def test_a_model_of_another_signature_stops_the_start(
     assert_refused(tmp_path, words)
 
 
+@pytest.mark.parametrize("suffix", ["ubj", "json"])
+def test_a_model_that_gives_several_numbers_a_row_stops_the_start(tmp_path: Path, suffix: str) -> None:
+    rows = np.random.default_rng(2).random((64, len(FITTING)))
+    data = xgb.DMatrix(rows, (rows[:, 0] * 3).astype(int), feature_names=[name for name, _ in FITTING])
+    booster = xgb.train({"objective": "multi:softprob", "num_class": 3, "nthread": 1}, data, 2)
+    path = publish(tmp_path / "models", FITTING)
+    path.unlink()
+    path = path.with_suffix(f".{suffix}")
+    booster.save_model(path)
+    assert_refused(tmp_path, [str(path), "objective multi:softprob", "3 outputs a row", "such as binary:logistic"])
+
+
 def assert_refused(directory: Path, words: list[str]) -> None:
     code, said, out = run(directory)
     assert code == 1

@@ -60,6 +60,74 @@ def test_xgboost_is_chosen_with_a_log_line_for_models_that_the_kernel_refuses(ro
     assert "binary:logitraw" in logs[0]["reason"]
 
 
+def train_any(rows: np.ndarray, objective: str, targets: int = 1, **params: object) -> xgb.Booster:
+    """Train a small model of any objective; ``targets`` labels a row."""
+    label = np.nan_to_num(rows[:, 0]) + 100 * np.nan_to_num(rows[:, 3]) > 80
+    labels = np.column_stack([label] * targets) if targets > 1 else label
+    data = xgb.DMatrix(rows, labels, feature_names=[name for name, _ in SIGNATURE])
+    if objective.startswith("rank:"):
+        data.set_group([len(rows) // 4] * 4)
+    return xgb.train({"objective": objective, "nthread": 1, "seed": 1, **params}, data, 4)
+
+
+ONE_SCORE_A_ROW: dict[str, tuple[str, dict[str, object], str]] = {
+    "binary:logistic": ("binary:logistic", {}, "kernel"),
+    "reg:logistic": ("reg:logistic", {}, "kernel"),
+    "reg:squarederror": ("reg:squarederror", {}, "kernel"),
+    "a random forest": ("binary:logistic", {"num_parallel_tree": 3, "subsample": 0.5}, "kernel"),
+    "dart": ("binary:logistic", {"booster": "dart", "rate_drop": 0.5}, "xgboost"),
+    "binary:logitraw": ("binary:logitraw", {}, "xgboost"),
+    "binary:hinge": ("binary:hinge", {}, "xgboost"),
+    "reg:absoluteerror": ("reg:absoluteerror", {}, "xgboost"),
+    "count:poisson": ("count:poisson", {}, "xgboost"),
+    "rank:pairwise": ("rank:pairwise", {}, "xgboost"),
+    "one quantile": ("reg:quantileerror", {"quantile_alpha": 0.9}, "xgboost"),
+}
+
+ANOTHER_KIND: dict[str, tuple[str, dict[str, object], str]] = {
+    "multi:softprob": ("multi:softprob", {"num_class": 3}, "3 outputs a row"),
+    "multi:softprob of two": ("multi:softprob", {"num_class": 2}, "2 outputs a row"),
+    "multi:softmax": ("multi:softmax", {"num_class": 3}, "3 outputs a row"),
+    "multi:softmax of two": ("multi:softmax", {"num_class": 2}, "2 outputs a row"),
+    "two targets": ("binary:logistic", {"targets": 2}, "2 outputs a row"),
+    "trees of two targets": (
+        "reg:squarederror",
+        {"targets": 2, "multi_strategy": "multi_output_tree"},
+        "2 outputs a row",
+    ),
+    "two quantiles": ("reg:quantileerror", {"quantile_alpha": [0.1, 0.9]}, "2 outputs a row"),
+    "gblinear": ("binary:logistic", {"booster": "gblinear"}, "XGBoost says 'Inplace predict is not supported"),
+}
+
+
+@pytest.mark.parametrize(("objective", "params", "kind"), ONE_SCORE_A_ROW.values(), ids=ONE_SCORE_A_ROW)
+@pytest.mark.parametrize("suffix", ["ubj", "json"])
+def test_a_model_of_one_score_a_row_is_scored_as_xgboost_scores_it(rows, tmp_path, objective, params, kind, suffix):
+    booster = train_any(rows, objective, **params)
+    path = tmp_path / f"m.{suffix}"
+    booster.save_model(path)
+    scorer = choose_scorer(load_model(path))
+    assert scorer.kind == kind
+    np.testing.assert_array_equal(scorer.predict(rows), booster.inplace_predict(rows, validate_features=False))
+    assert scorer.score(as_batch(rows)).num_rows == len(rows)
+    assert scorer.contributions(rows).shape == (len(rows), len(SIGNATURE) + 1)
+
+
+@pytest.mark.parametrize(("objective", "params", "said"), ANOTHER_KIND.values(), ids=ANOTHER_KIND)
+@pytest.mark.parametrize("suffix", ["ubj", "json"])
+def test_a_model_of_another_kind_is_refused_before_a_row_is_scored(rows, tmp_path, objective, params, said, suffix):
+    path = tmp_path / f"m.{suffix}"
+    train_any(rows, objective, **params).save_model(path)
+    with pytest.raises(ModelError) as caught:
+        choose_scorer(load_model(path))
+    text = str(caught.value)
+    assert text.startswith(f"The model m ({path}, objective {objective}) ")
+    assert said in text
+    assert "such as binary:logistic" in text
+    assert "\n" not in text
+    assert "workspace" not in text
+
+
 def test_xgboost_is_chosen_with_a_warning_if_one_bit_differs(model, monkeypatch):
     honest = KernelScorer.predict
 

@@ -188,7 +188,7 @@ def test_labels_cover_all_payments_and_come_when_they_become_known(week, payment
 def test_blocked_payments_get_no_label_even_if_blocked_while_labels_flow(payments, week):
     blocked: set[str] = {payments[3]["tx_id"]}
     got = set()
-    for chunk in week.labels(chunk_records=500, blocked=blocked):
+    for chunk in Simulation(week.config, blocked=blocked).labels(chunk_records=500):
         got |= {msgspec.json.decode(value, type=PaymentLabel).tx_id for value in chunk.values}
         if len(got) > 20_000 and len(blocked) == 1:
             blocked |= {p["tx_id"] for p in payments} - got
