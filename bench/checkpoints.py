@@ -2,7 +2,8 @@
 
 ``python -m bench.checkpoints [--events 200000 1000000]``: the state of the payments scenario after so many simulated payments and
 clicks, as in `bench.snapshot`. Then batches go on arriving, and a checkpoint is taken meanwhile, by a forked child and in place.
-``longest batch`` is the longest of the batches while the child writes: pages that both share are copied as they change.
+Each size is measured in a
+process of its own. ``longest batch`` is the longest of the batches while the child writes: pages that both share are copied as they change.
 Writes ``bench/results/checkpoints.json``.
 """
 
@@ -15,11 +16,11 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from bench.apart import apart
 from bench.payments.machine import describe
 from bench.snapshot import BATCH, LATE_SHARE, Arrivals
 from bench.targets import Target, tell
 from gillnet.app import load_pipeline
-from gillnet.plan.nodes import PipelinePlan
 from gillnet.simulator import SimulationConfig
 from gillnet.state import Checkpoint, CheckpointStore
 from gillnet.state.writing import CheckpointWriter, Taken
@@ -41,10 +42,10 @@ def take(arrivals: Arrivals, place: Path, *, in_background: bool) -> tuple[Taken
     return taken, before, meanwhile
 
 
-def measure(plan: PipelinePlan, events: int, rounds: int) -> dict[str, float]:
+def measure(events: int, rounds: int) -> dict[str, float]:
     # A large population, so that the windows of two weeks keep most of what has come.
     config = SimulationConfig(late_share=LATE_SHARE, cards=200_000, payments_per_day=500_000, sessions_per_day=250_000)
-    arrivals = Arrivals(plan, config)
+    arrivals = Arrivals(load_pipeline("payments").plan, config)
     operator = arrivals.until(events)
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
@@ -73,10 +74,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("bench/results/checkpoints.json"))
     arguments = parser.parse_args()
-    machine, plan = describe(), load_pipeline("payments").plan
+    machine = describe()
     results = []
     for events in arguments.events:
-        results.append({"events": events, **measure(plan, events, arguments.rounds)})
+        results.append({"events": events, **apart(measure, events, arguments.rounds)})
         row = results[-1]
         print(
             f"{events:>10,} events  {row['checkpoint_mb']:7.0f} MB  forked: stands still {row['forked_paused_ms']:6.1f} ms, "

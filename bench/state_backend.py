@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import tempfile
 import time
@@ -30,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 import gillnet as gn
+from bench.apart import apart
 from bench.memory_flat import rss_bytes
 from bench.payments.machine import describe
 from bench.targets import Target, tell
@@ -184,12 +184,6 @@ def recovery(arguments: argparse.Namespace, place: str) -> dict[str, float]:
     }
     backend.close()
     return found
-
-
-def apart(work: Any, *arguments: Any) -> Any:
-    """Run in a process of its own, whose memory holds nothing else."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(work, arguments)
 
 
 def main() -> None:
