@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -50,7 +51,10 @@ def cleaned(value: Any) -> Any:
         return {name: cleaned(inner) for name, inner in value.items() if inner is not None}
     if isinstance(value, list):
         return [cleaned(inner) for inner in value]
-    return cleaned(json.loads(value)) if isinstance(value, str) and value[:1] in ("{", "[") else value
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        with contextlib.suppress(ValueError):  # A text may begin as JSON does and be none.
+            return cleaned(json.loads(value))
+    return value
 
 
 def pending(path: Path) -> list[str]:
