@@ -18,7 +18,7 @@ SIDE_OUTPUTS = ("malformed", "duplicate", "late", "too_late")
 _MAIN = ("decisions", "alerts", "sessions", "matches")
 # The largest record that a Kafka sink writes (16 MiB), and room for the headers that say why it is there.
 _SIDE_MESSAGE_BYTES = (16 << 20) + (64 << 10)
-_SUFFIXES = (".ndjson", ".ndjson.gz", ".jsonl", ".json", ".gz")
+_SUFFIXES = (".ndjson", ".ndjson.gz", ".jsonl", ".json", ".gz", ".csv", ".parquet")
 
 
 def output_names(plan: PipelinePlan) -> list[str]:

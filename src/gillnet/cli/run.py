@@ -100,7 +100,7 @@ def run(
     Ctrl-C or SIGTERM: what was read is finished, flushed and committed. A second Ctrl-C quits at once.
 
     Sources: kafka://host:9092/topic?group=g, a file (NDJSON, CSV, Parquet), - for standard input, or
-    simulator:payments?rate=500. Sinks: kafka://host:9092/topic, a file, - for standard output.
+    simulator:payments?rate=500. Sinks: kafka://host:9092/topic, a file (.csv, .parquet: in parts), - for standard output.
     Outputs: decisions, alerts, sessions, and for each stream <stream>.malformed, .duplicate, .late, .too_late.
     """
     extra = [f"options.latency_budget={latency_budget}"] if latency_budget else []

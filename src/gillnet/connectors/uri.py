@@ -2,7 +2,8 @@
 
 ==============================================  =================================================================
 ``kafka://host:port/topic?group=g&start=latest``  Kafka; several hosts with commas; see `KafkaSource` for the parameters
-``file:///a/b.ndjson``, ``a/b.csv.gz``           a file; ``?format=csv``, for a sink ``?mode=overwrite``
+``file:///a/b.ndjson``, ``a/b.csv.gz``           a file; ``?format=csv``, for a sink ``?mode=overwrite``;
+                                                 a sink ``out/a.csv``, ``out/a.parquet`` writes parts ``out/a-000001.csv``
 ``-``                                            standard input or output, NDJSON
 ``memory:``                                      a sink that keeps its records (a source is made in Python)
 ==============================================  =================================================================
@@ -292,16 +293,18 @@ def _file_source(
     return FileSource(stream, _file_path(uri, what="Source"), format=kind, schema=schema, clock=clock)  # type: ignore[arg-type]
 
 
-def _file_sink(uri: ConnectorUri, **_: object) -> Sink:
-    from gillnet.connectors.files import FileSink
+def _file_sink(uri: ConnectorUri, *, clock: Clock | None, **_: object) -> Sink:
+    from gillnet.connectors.files import FileSink, PartSink
 
     _check_known(uri, {"mode": "append or overwrite"}, what="Sink")
-    path = _file_path(uri, what="Sink")
+    path, mode = _file_path(uri, what="Sink"), uri.parameters.get("mode", "append")
     if path.endswith((".csv", ".parquet")):
+        return PartSink(path, mode=mode, clock=clock)  # type: ignore[arg-type]
+    if path.endswith((".csv.gz", ".parquet.gz", ".pq")):
         raise ConfigurationError(
-            f"Sink {uri.shown!r}: a file is written as NDJSON only; name it .ndjson or .ndjson.gz."
+            f"Sink {uri.shown!r}: name it .csv or .parquet (which is packed as it is), or .ndjson.gz."
         )
-    return FileSink(path, mode=uri.parameters.get("mode", "append"))  # type: ignore[arg-type]
+    return FileSink(path, mode=mode)  # type: ignore[arg-type]
 
 
 def _memory_source(uri: ConnectorUri, **_: object) -> Source:

@@ -36,6 +36,9 @@ class RawBatch:
         Gives the place of record *i* in its partition; None where a source has none.
     stretch
         Gives where the records lie in the stream, so that a source can give the very same batch again; empty where it cannot.
+    original
+        Gives the bytes of record *i* as they lay in the source, where ``values`` has another form of them (a row of CSV as
+        JSON); None where it has the bytes themselves. Called for malformed records only.
     recorded_arrival_us
         Gives when record *i* arrived by the source's own record, microseconds UTC: the broker's timestamp, or the arrival
         that a simulation gave it. None where nothing recorded it. For looking back at delays; a run goes by
@@ -49,6 +52,7 @@ class RawBatch:
     envelope: Callable[[int], tuple[bytes | None, Headers]] = field(default=lambda _: (None, []))
     offset: Callable[[int], int | None] = field(default=lambda _: None)
     stretch: Callable[[], Stretch] = field(default=list)
+    original: Callable[[int], bytes | None] = field(default=lambda _: None)
     recorded_arrival_us: Callable[[int], int | None] = field(default=lambda _: None)
 
 

@@ -157,7 +157,9 @@ def _malformed_record(raw: RawBatch, malformed: Malformed) -> OutputRecord:
         "gillnet.arrival_time_us": str(raw.arrival_time_us),
     }
     added = [(name, text.encode()) for name, text in why.items()]
-    return OutputRecord(value=raw.values[malformed.index], key=key, headers=[*headers, *added])
+    original = raw.original(malformed.index)
+    value = raw.values[malformed.index] if original is None else original
+    return OutputRecord(value=value, key=key, headers=[*headers, *added])
 
 
 def key_columns(plan: PipelinePlan, name: str) -> tuple[str, ...]:

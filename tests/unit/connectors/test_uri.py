@@ -86,7 +86,8 @@ def test_a_wrong_source_names_the_mend(uri: str, message: str) -> None:
     [
         ("kafka://h:1", "the topic is missing"),
         ("kafka://h:1/t?group=g", "the parameter 'group' is unknown; there are: none"),
-        ("out.parquet", "written as NDJSON only"),
+        ("out.csv.gz", "name it .csv or .parquet"),
+        ("out.parquet?mode=truncate", "mode='truncate' is unknown"),
         ("out.ndjson?mode=truncate", "mode='truncate' is unknown"),
     ],
 )

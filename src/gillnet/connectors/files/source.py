@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +16,7 @@ from gillnet.core.time import Clock, SystemClock
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from gillnet.connectors.files.tables import Rows
     from gillnet.core.schema import Schema
 
 FileFormat = Literal["ndjson", "csv", "parquet"]
@@ -76,7 +79,8 @@ class FileSource:
     -----
     NDJSON gives the bytes of each line as they are; memory is 32 blocks of 1 MB and the longest line at the most. CSV and Parquet
     are read in row batches and written as JSON by Arrow's vectorised functions: see `gillnet.connectors.files.tables`
-    for the cost. A file has no committed position: a run that starts again reads it from the beginning.
+    for the cost. A malformed row of CSV keeps its text. A file has no committed position: a run that starts again
+    reads it from the beginning.
     """
 
     def __init__(
@@ -95,8 +99,10 @@ class FileSource:
         self._closed = False
         kind = format or format_of(self._path, what="File source")
         self._lines: LineReader | None = None
-        self._batches: Iterator[list[bytes]] = iter(())
+        self._batches: Iterator[Rows] = iter(())
         self._waiting: deque[bytes] = deque()
+        self._origins: deque[tuple[int, Rows]] = deque()  # The rows that wait, and the place of the first of each.
+        self._read = 0
         self._ended = False
         self._given = 0
         if kind == "ndjson":
@@ -126,13 +132,29 @@ class FileSource:
 
     def _batch(self, values: list[bytes], arrival_time_us: int) -> RawBatch:
         end = self._given
+        begin = end - len(values)
+        origins = self._origins_of(begin, end)
+
+        def original(index: int) -> bytes | None:
+            if not origins:  # Lines of NDJSON are their own.
+                return None
+            first, rows = origins[bisect_right(origins, begin + index, key=itemgetter(0)) - 1]
+            return rows.original(begin + index - first)
+
         return RawBatch(
             stream=self.stream,
             values=values,
             partitions=[0] * len(values),
             arrival_time_us=arrival_time_us,
-            stretch=lambda: [(0, end - len(values), end)],
+            stretch=lambda: [(0, begin, end)],
+            original=original,
         )
+
+    def _origins_of(self, begin: int, end: int) -> list[tuple[int, Rows]]:
+        """Return where the rows of a batch come from, and let go of what lies before it."""
+        while len(self._origins) > 1 and self._origins[1][0] <= begin:
+            self._origins.popleft()
+        return [origin for origin in self._origins if origin[0] < end]
 
     def _fill(self, records: int) -> None:
         import pyarrow as pa
@@ -146,7 +168,10 @@ class FileSource:
                     f"{self._path}: the file cannot be read: {text}. Check the path and the format."
                 ) from error
             self._ended = batch is None
-            self._waiting.extend(batch or ())
+            if batch is not None:
+                self._waiting.extend(batch.values)
+                self._origins.append((self._read, batch))
+                self._read += len(batch.values)
 
     def commit(self) -> None:
         """Do nothing: a file has no committed position."""

@@ -11,6 +11,8 @@ import csv
 import gzip
 import io
 import json
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
@@ -18,57 +20,114 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
+from gillnet.connectors.files.csv_records import read_blocks, split_header, split_records
 from gillnet.core.errors import SourceError
 from gillnet.core.schema import DataType, Schema, String, Timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROWS_PER_BATCH = 8_192
-_CSV_BLOCK_BYTES = 1 << 20
 _JSON_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _CONTROL = "[\x00-\x1f]"
 
 
-def read_csv(path: str, schema: Schema | None) -> Iterator[list[bytes]]:
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some rows as JSON, and the text of each where it has one, which only a few are asked for."""
+
+    values: list[bytes]
+    original: Callable[[int], bytes | None] = field(default=lambda _: None)
+
+
+def read_csv(path: str, schema: Schema | None) -> Iterator[Rows]:
     """Yield the rows of a CSV file with a header line, as JSON, some thousand at a time.
 
     A row with too many or too few cells is yielded as its own text, which no decoder accepts: so it is counted and
     kept.
     """
-    names = _column_names(path)
-    if not names:
-        return
-    bad_rows: list[bytes] = []
+    with _open(path) as file:
+        blocks = read_blocks(file, path)
+        header, first = split_header(next(blocks, b""))
+        names = _column_names(header, path)
+        if not names:
+            return
+        for block in chain([first], blocks):
+            if rows := _csv_rows(block, names, schema):
+                yield Rows(rows, _Texts(block, len(rows)))
+
+
+class _Texts:
+    """The texts of a block's rows; the block is taken apart when the first is asked for."""
+
+    def __init__(self, block: bytes, rows: int) -> None:
+        self._block = block
+        self._rows = rows
+        self._texts: list[bytes] = []
+
+    def __call__(self, row: int) -> bytes | None:
+        self._texts = self._texts or split_records(self._block)
+        # Should the two readings of CSV ever differ, the JSON is better than another row's text.
+        return self._texts[row] if len(self._texts) == self._rows else None
+
+
+def _csv_rows(block: bytes, names: list[str], schema: Schema | None) -> list[bytes]:
+    if _is_text(block):
+        table, bad_rows = _parse(block, names)
+    else:
+        # Arrow cannot tell of a row of the wrong width that is no UTF-8, and gives up: as Latin-1 any bytes are text.
+        table, bad_rows = _parse(block.decode("latin-1").encode(), names)
+        columns = [
+            pa.array([None if cell is None else _from_latin(cell) for cell in column.to_pylist()], pa.binary())
+            for column in table.columns
+        ]
+        table = pa.table(columns, names=names)
+        bad_rows = [(number, _from_latin(text)) for number, text in bad_rows]
+    rows: list[bytes] = []
+    for batch in table.combine_chunks().to_batches():
+        cells = [_csv_cells(column, _type_of(schema, name)) for name, column in zip(names, batch.columns, strict=True)]
+        rows += _join(names, cells, batch.num_rows)
+    for number, text in bad_rows:  # In the order of the file, so that each finds its place.
+        rows.insert(number - 1, text)
+    return rows
+
+
+def _is_text(block: bytes) -> bool:
+    try:
+        return block.isascii() or bool(block.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _from_latin(text: bytes) -> bytes:
+    return text.decode().encode("latin-1")
+
+
+def _parse(block: bytes, names: list[str]) -> tuple[pa.Table, list[tuple[int, bytes]]]:
+    """Return the rows of the right width, and the numbers and texts of the others."""
+    bad_rows: list[tuple[int, bytes]] = []
 
     def keep_bad_row(row: Any) -> str:
-        bad_rows.append(row.text.encode() if row.text else b"(csv row %d)" % (row.number or 0))
+        bad_rows.append((row.number, row.text.encode()))
         return "skip"
 
-    with _open(path) as file:
-        reader = pa_csv.open_csv(
-            file,
-            # One thread: with several, a bad row is told without its place, and line breaks in cells cost a second
-            # pass.
-            read_options=pa_csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep_bad_row),
-            # Bytes, not text: a cell that is no UTF-8 must become a malformed record and not end the read.
-            convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.binary()),
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
-        for batch in reader:
-            cells = [
-                _csv_cells(column, _type_of(schema, name)) for name, column in zip(names, batch.columns, strict=True)
-            ]
-            yield _join(names, cells, batch.num_rows) + bad_rows
-            bad_rows.clear()
+    table = pa_csv.read_csv(
+        pa.BufferReader(block),
+        # One thread: with several, a bad row is told without its number.
+        read_options=pa_csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=names),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep_bad_row),
+        # Bytes, not text: a cell that is no UTF-8 must become a malformed record and not end the read.
+        convert_options=pa_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.binary()),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+    return table, bad_rows
 
 
-def read_parquet(path: str, schema: Schema | None) -> Iterator[list[bytes]]:
+def read_parquet(path: str, schema: Schema | None) -> Iterator[Rows]:
     """Yield the rows of a Parquet file as JSON, some thousand at a time."""
     with pa_parquet.ParquetFile(path) as file:
         names = file.schema_arrow.names
@@ -76,20 +135,18 @@ def read_parquet(path: str, schema: Schema | None) -> Iterator[list[bytes]]:
             cells = [
                 _typed_cells(column, _type_of(schema, name)) for name, column in zip(names, batch.columns, strict=True)
             ]
-            yield _join(names, cells, batch.num_rows)
+            yield Rows(_join(names, cells, batch.num_rows))
 
 
 def _open(path: str) -> BinaryIO:
     return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
 
 
-def _column_names(path: str) -> list[str]:
-    """Read the header line; none for an empty file."""
-    # The wrapper reads ahead, so that bytes which are no UTF-8 in later lines must not stop it.
-    with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="") as text:
-        names = next(csv.reader(text), [])
-    if any("\N{REPLACEMENT CHARACTER}" in name for name in names):
-        raise SourceError(f"{path}: the header line is not UTF-8; save the file as UTF-8.")
+def _column_names(header: bytes, path: str) -> list[str]:
+    try:
+        names = next(csv.reader(io.StringIO(header.decode(), newline="")), [])
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: the header line is not UTF-8; save the file as UTF-8.") from error
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise SourceError(f"{path}: the header names the column {twice!r} twice; rename one.")

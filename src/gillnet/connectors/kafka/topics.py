@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -56,7 +58,11 @@ def ensure_topics(
     clock = clock or SystemClock()
     what = f"Kafka topics at {bootstrap_servers}"
     passed = check_settings(settings, reserved={"bootstrap.servers": "give bootstrap_servers"}, what=what)
-    admin = make_client(AdminClient, {"bootstrap.servers": bootstrap_servers}, settings=passed, what=what)
+    causes: deque[KafkaError] = deque(
+        maxlen=1
+    )  # Of no connection, such as a wrong password: requests only say that time is up.
+    client = {"bootstrap.servers": bootstrap_servers, "error_cb": partial(_keep_cause, causes)}
+    admin = make_client(AdminClient, client, settings=passed, what=what)
     wanted = dict(topics) if isinstance(topics, Mapping) else dict.fromkeys(topics, partitions)
     new = [
         NewTopic(name, num_partitions=count, replication_factor=replication_factor, config=dict(config or {}))
@@ -65,7 +71,7 @@ def ensure_topics(
     created = [
         name
         for name, future in admin.create_topics(new, operation_timeout=timeout_s, request_timeout=timeout_s).items()
-        if _was_created(name, future, what=what, settings=passed)
+        if _was_created(name, future, what=what, settings=passed, cause=lambda: _cause(admin, causes))
     ]
     deadline_s = clock.monotonic_s() + timeout_s
     while missing := _without_leader(admin, wanted):
@@ -171,13 +177,25 @@ def largest_records(
     return found
 
 
-def _was_created(name: str, future: Any, *, what: str, settings: Settings) -> bool:
+def _keep_cause(causes: deque[KafkaError], error: KafkaError) -> None:
+    if error.code() != KafkaError._ALL_BROKERS_DOWN:  # That one only counts the brokers; the cause came before it.
+        causes.append(error)
+
+
+def _cause(admin: Any, causes: deque[KafkaError]) -> KafkaError | None:
+    admin.poll(0)  # Serves error_cb.
+    return causes[-1] if causes else None
+
+
+def _was_created(name: str, future: Any, *, what: str, settings: Settings, cause: Callable[[], Any]) -> bool:
     try:
         future.result()
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
-        raise ConfigurationError(f"{what}: {name!r} cannot be created: {readable(error, settings)}.") from None
+        timed_out = error.args[0].code() == KafkaError._TIMED_OUT
+        why = readable((timed_out and cause()) or error, settings)
+        raise ConfigurationError(f"{what}: {name!r} cannot be created: {why}.") from None
     return True
 
 
