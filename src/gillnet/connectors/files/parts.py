@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from gillnet.connectors.files.sink import FileSink, WriteMode
 from gillnet.core.errors import ConfigurationError, SinkError
+from gillnet.core.files import sync_directory
 from gillnet.core.time import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class PartSink:
             path = self._pending_path(self._next)
             self._lines = FileSink(path)
             self._since_s, self._bytes = self._clock.monotonic_s(), 0
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         return self._lines
 
     def _count(self, written: int) -> None:
@@ -160,7 +161,7 @@ class PartSink:
             file.flush()
             os.fsync(file.fileno())
         torn.rename(part)
-        _sync_directory(part.parent)
+        sync_directory(part.parent)
         pending.unlink()
 
     def _find(self, mode: WriteMode) -> None:
@@ -190,11 +191,3 @@ class PartSink:
         return SinkError(
             f"{self._path}: its parts cannot be written: {error.strerror}. Check the directory and the permissions."
         )
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -58,9 +58,8 @@ def ensure_topics(
     clock = clock or SystemClock()
     what = f"Kafka topics at {bootstrap_servers}"
     passed = check_settings(settings, reserved={"bootstrap.servers": "give bootstrap_servers"}, what=what)
-    causes: deque[KafkaError] = deque(
-        maxlen=1
-    )  # Of no connection, such as a wrong password: requests only say that time is up.
+    # Why there is no connection, such as a wrong password: requests only say that time is up.
+    causes: deque[KafkaError] = deque(maxlen=1)
     client = {"bootstrap.servers": bootstrap_servers, "error_cb": partial(_keep_cause, causes)}
     admin = make_client(AdminClient, client, settings=passed, what=what)
     wanted = dict(topics) if isinstance(topics, Mapping) else dict.fromkeys(topics, partitions)
