@@ -60,7 +60,9 @@ class SharedFiles:
     def put(self, cut: Path) -> tuple[list[StoredFile], int]:
         """Have every file of a directory in the place; return what they are, and how many bytes were written for it."""
         self._files.create_dir(self._root, recursive=True)
-        there = {info.base_name: info.size for info in self._files.get_file_info(fs.FileSelector(self._root))}
+        # An object store may know nothing of a directory that is empty.
+        found = self._files.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
+        there = {info.base_name: info.size for info in found}
         stored, written, known = [], 0, {}
         for path in sorted(cut.iterdir()):
             status = path.stat()
