@@ -78,7 +78,8 @@ class ReplayableSource(Protocol):
     def start_at(self, mark: Mapping[int, int]) -> None:
         """Begin at a mark of an earlier source on the same stream, whatever was committed; before the first `poll`.
 
-        A partition that the mark does not name begins where the source would begin without one.
+        A partition that the mark does not name begins where the source would begin without one. What is read from now on is in
+        the run's state: a source that is given fewer partitions later than it has read refuses to go on (`SourceError`).
         """
         ...
 

@@ -130,7 +130,10 @@ class KafkaSink:
         return {"queued_records": self.queued_records, "cut_records": self.cut_records}
 
     def hurry(self) -> None:
-        """Send what was written now, instead of waiting for more of it; takes 1 ms at the most."""
+        """Send what was written now, instead of waiting for more of it; takes 1 ms at the most.
+
+        The client's threads see it if they get a core within that; otherwise the records linger as they would have.
+        """
         self._queue.hurry()
 
     def write(self, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:

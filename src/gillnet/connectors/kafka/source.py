@@ -31,6 +31,7 @@ from gillnet.connectors.kafka.client import (
     make_client,
     readable,
 )
+from gillnet.connectors.kafka.kept_partitions import KeptPartitions
 from gillnet.connectors.kafka.places import envelope, stretch_of, timestamp_us
 from gillnet.connectors.kafka.replaying import StretchReader
 from gillnet.core.errors import ConfigurationError, SourceError
@@ -168,11 +169,11 @@ class KafkaSource:
         self._start: StartPosition = start
         self._incremental = _is_incremental(self._settings)
         self._assigned_once = False
-        self._begins: dict[
-            int, int
-        ] = {}  # Where each assigned partition was begun; may be logical, such as OFFSET_END.
+        # Where each assigned partition was begun; may be logical, such as OFFSET_END.
+        self._begins: dict[int, int] = {}
         self._positions: dict[int, int] = {}  # The offset after the last one that `poll` returned.
         self._given: dict[int, int] = {}  # Where a run's own checkpoint says to begin.
+        self._kept = KeptPartitions(what)
         self._replaying: StretchReader | None = None
         self._subscribed = False
         self._only = partition
@@ -242,6 +243,7 @@ class KafkaSource:
         if not self._subscribed:
             self._subscribe()
         messages = self._consume(min(max_records, _MAX_BATCH_RECORDS), timeout_s)
+        self._kept.check()
         now_us = self._clock.now_us()
         events = [message for message in messages if message.error() is not None]
         if events:
@@ -433,6 +435,7 @@ class KafkaSource:
         self._begins.update(begins)
         self._positions.update((p, offset) for p, offset in begins.items() if offset >= 0)
         self._take([TopicPartition(self.topic, p, offset) for p, offset in begins.items()])
+        self._kept.assigned(begins)
         if begins and not self._assigned_once:
             self._assigned_once = True
             if self._start == "latest":
@@ -471,7 +474,9 @@ class KafkaSource:
         return low, high
 
     def _on_revoke(self, _consumer: object, partitions: list[Any]) -> None:
-        """Forget the partitions: what was read of them and not committed is the new owner's."""
+        """Forget the partitions: what was read of them and not committed is the new owner's, unless this run keeps state."""
+        taken = {p.partition: self._positions[p.partition] for p in partitions if p.partition in self._positions}
+        self._given |= self._kept.revoked(taken)
         for partition in partitions:
             for known in (self._begins, self._positions, self._to_commit, self._committed):
                 known.pop(partition.partition, None)
@@ -519,6 +524,7 @@ class KafkaSource:
     def start_at(self, mark: Mapping[int, int]) -> None:
         """Begin the partitions of a mark there when they are first assigned, whatever the group committed."""
         self._given = dict(mark)
+        self._kept.begin()
 
     def commit_to(self, mark: object) -> None:
         """Commit the positions of a mark, as `commit` does; partitions that were taken away since are left out."""

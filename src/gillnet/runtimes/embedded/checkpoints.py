@@ -118,6 +118,9 @@ class Checkpoints:
                     "read from a topic or a file, or run without checkpoints."
                 )
         if self.restored is None:
+            for source in sources.values():
+                assert isinstance(source, ReplayableSource)
+                source.start_at({})
             return FeatureOperator(plan, backend=self._backend)
         if self.restored.pipeline != plan.name:
             raise StateError(
