@@ -10,6 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 from gillnet.api.aggregates import Aggregate, Aggregation, bind
 from gillnet.api.aggregates.windows import session_spec
 from gillnet.api.expressions import Expr
+from gillnet.api.limits import is_count
 from gillnet.api.patterns import Pattern
 from gillnet.api.stream import Entity, Stream
 from gillnet.core.errors import DefinitionError
@@ -339,8 +340,7 @@ def _baseline(name: str, feature: Baseline, columns: Columns) -> BaselineNode:
         raise DefinitionError(f"{place}: {feature.of!r} is {value_type}; choose a feature that is a number.")
     if not isinstance(feature.quantile, int | float) or not 0 < feature.quantile < 1:
         raise DefinitionError(f"{place}: quantile={feature.quantile!r} is not between 0 and 1; 0.99 is a usual one.")
-    count = feature.min_count
-    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 2**63:
+    if not is_count(feature.min_count, least=0):
         raise DefinitionError(f"{place}: min_count={feature.min_count!r} must be a whole number, 0 or more.")
     over, step = duration_us(feature.over, what=f"{place}: over"), duration_us(feature.step, what=f"{place}: step")
     if not 0 < step <= over:

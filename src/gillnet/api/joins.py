@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from gillnet.api.expressions import Expr, col
+from gillnet.api.limits import check_limit
 from gillnet.api.stream import Duration, Entity
 from gillnet.core.errors import DefinitionError
 from gillnet.core.naming import nearest
@@ -107,8 +108,8 @@ class IntervalJoin:
             how=how,
             condition=None if where is None else _condition(place, where, columns),
             select=_select(place, {} if select is None else select, columns),
-            max_events_per_key=_limit(place, "max_events_per_key", max_events_per_key),
-            max_pairs_per_event=_limit(place, "max_pairs_per_event", max_pairs_per_event),
+            max_events_per_key=check_limit(place, "max_events_per_key", max_events_per_key, "1_000"),
+            max_pairs_per_event=check_limit(place, "max_pairs_per_event", max_pairs_per_event, "1_000"),
         )
 
     def __repr__(self) -> str:
@@ -200,9 +201,3 @@ def _selected(place: str, name: str, value: str | Expr, columns: Columns) -> Sel
     node = col(value).node if isinstance(value, str) else value.node
     value_type, _ = infer(node, columns, what=f"{place}: select {name!r}")
     return SelectNode(name, value_type, node)
-
-
-def _limit(place: str, name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**63:
-        raise DefinitionError(f"{place}: {name}={value!r} must be a whole number above 0, such as 1_000.")
-    return value

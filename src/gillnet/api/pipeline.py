@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gillnet.api.expressions import Expr
 from gillnet.api.features import Features
 from gillnet.api.joins import IntervalJoin
+from gillnet.api.limits import check_limit
 from gillnet.api.stream import Duration
 from gillnet.core.errors import DefinitionError
 from gillnet.core.naming import nearest
@@ -21,9 +22,6 @@ from gillnet.plan.typing import infer
 # It is part of consumer groups' and transactions' names.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MODEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}@[a-z0-9][a-z0-9_-]{0,63}")
-
-_MOST = 2**63
-"""The kernel counts below this."""
 
 MODEL_TYPES = ("int64", "float64", "bool", "decimal")
 """Types that a model can take."""
@@ -120,8 +118,8 @@ class Pipeline:
     ) -> None:
         _check_arguments(features, name, model_features if model is None else None)
         _check_flag("revisions", revisions)
-        _check_limit("max_events_per_key", max_events_per_key, "1_000_000")
-        _check_limit("max_partial_matches", max_partial_matches, "1_000")
+        check_limit("Pipeline", "max_events_per_key", max_events_per_key, "1_000_000")
+        check_limit("Pipeline", "max_partial_matches", max_partial_matches, "1_000")
         columns = dict(features.columns)
         node = None
         if model is not None:
@@ -259,11 +257,6 @@ def _check_arguments(features: object, name: str | None, model_features: Sequenc
         )
     if model_features is not None:
         raise DefinitionError("Pipeline: model_features without a model; give model='name@alias', or leave them out.")
-
-
-def _check_limit(name: str, limit: object, usual: str) -> None:
-    if not isinstance(limit, int) or isinstance(limit, bool) or not 0 < limit < _MOST:
-        raise DefinitionError(f"Pipeline: {name}={limit!r} must be a whole number above 0, such as {usual}.")
 
 
 def _check_flag(name: str, flag: object) -> None:

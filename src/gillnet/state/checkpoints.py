@@ -91,6 +91,11 @@ class Checkpoint:
     upgraded: bool = False
 
     @property
+    def key_files(self) -> tuple[StoredFile, ...]:
+        """Return the files of a state backend's keys; none where the snapshot has all keys."""
+        return tuple(file for file in self.files if file.name.startswith(KEYS))
+
+    @property
     def bytes(self) -> int:
         """Return the size of its files."""
         return sum(file.bytes for file in self.files)
@@ -218,14 +223,12 @@ class CheckpointStore:
             If one is missing, torn or changed.
         """
         with self._errors(f"read {SHARED}"):
-            for stored in checkpoint.files:
-                if stored.name.startswith(KEYS):
-                    self._shared.bring(stored, directory)
+            for stored in checkpoint.key_files:
+                self._shared.bring(stored, directory)
 
     def _restore_keys(self, checkpoint: Checkpoint, backend: StateBackend | None) -> None:
-        shared = [stored for stored in checkpoint.files if stored.name.startswith(KEYS)]
         if backend is None:
-            if shared:
+            if checkpoint.key_files:
                 raise ConfigurationError(
                     f"Checkpoint {checkpoint.number} of {self.place} was written with the state backend rocksdb, and this run's is "
                     "memory; go on with --state-backend rocksdb."

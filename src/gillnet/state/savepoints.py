@@ -12,7 +12,6 @@ from pathlib import Path
 
 from gillnet.core.errors import ConfigurationError, StateError
 from gillnet.state.checkpoints import STATE, Checkpoint, CheckpointStore
-from gillnet.state.shared import KEYS
 from gillnet.state.writing import upload_path, write_durably
 
 
@@ -37,7 +36,6 @@ def copy_newest(place: str | Path, target: str | Path) -> Checkpoint:
     with tempfile.TemporaryDirectory(prefix="gillnet-savepoint-") as scratch:
         keys = Path(scratch) / "keys"
         keys.mkdir()
-        shared = [stored for stored in checkpoint.files if stored.name.startswith(KEYS)]
         source.bring_keys(checkpoint, keys)
         to.own()
         path = to.prepare(checkpoint.number)
@@ -45,7 +43,7 @@ def copy_newest(place: str | Path, target: str | Path) -> Checkpoint:
         try:
             write_durably(written, state)
             bare = replace(checkpoint, files=(), journal={})
-            return to.complete(bare, written, keys if shared else None)
+            return to.complete(bare, written, keys if checkpoint.key_files else None)
         finally:
             if path is None:
                 written.unlink()

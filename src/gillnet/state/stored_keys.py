@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from gillnet.core.ports import StateBackend
 from gillnet.state.checkpoints import Checkpoint, CheckpointStore
 from gillnet.state.rocksdb import LEAST_MEMORY, RocksDBBackend
-from gillnet.state.shared import KEYS
 
 
 @contextmanager
@@ -22,7 +21,7 @@ def stored_keys(store: CheckpointStore, checkpoint: Checkpoint) -> Iterator[Stat
     StateError
         If a file is missing, torn or changed, or there is no room for a copy.
     """
-    if not any(stored.name.startswith(KEYS) for stored in checkpoint.files):
+    if not checkpoint.key_files:
         yield None
         return
     backend = RocksDBBackend(memory=LEAST_MEMORY)

@@ -17,6 +17,10 @@ pipeline = gn.Pipeline(features, policy=[gn.review(col("spend_5m") > 500, reason
 """
 """A pipeline of one stream, without a model."""
 
+ROCKSDB = ("--state-backend", "rocksdb", "--state-memory", "64MB")
+OFTEN = ("--set", "options.checkpoint_interval=1ms", "--set", "options.max_batch_records=20")
+"""A checkpoint after nearly every batch, so that keys are handed over before the last one."""
+
 Command = Callable[..., Result]
 
 

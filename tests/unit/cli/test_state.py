@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from command_line import Command
+from command_line import OFTEN, ROCKSDB, Command
 
 from gillnet.state import CheckpointStore
 
@@ -20,9 +20,6 @@ DAY_US = 86_400_000_000
 OPTIONS = ("--duration", "3h", "--cards", "500", "--merchants", "64", "--payments-per-day", "16000")
 
 
-ROCKSDB = ("--state-backend", "rocksdb", "--state-memory", "64MB")
-# A checkpoint after nearly every batch, so that keys are handed over before the last one.
-OFTEN = ("--set", "options.checkpoint_interval=1ms", "--set", "options.max_batch_records=20")
 BACKENDS = {"memory": (), "rocksdb": (*ROCKSDB, *OFTEN)}
 
 

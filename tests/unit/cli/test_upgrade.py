@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command
+from command_line import OFTEN, ROCKSDB, Command
 
 from gillnet.state import CheckpointStore
 
@@ -18,9 +18,6 @@ ADDED = """over="5m"),
     seen_5m=payments.by("card_id").count(over="5m"),
     devices_1h=payments.by("card_id").n_unique("device_id", over="1h"),
 )"""
-
-
-ROCKSDB = ("--state-backend", "rocksdb", "--state-memory", "64MB")
 
 
 @pytest.fixture
@@ -75,9 +72,8 @@ def test_a_run_goes_on_with_another_definition(gillnet: Command, stopped: Path, 
 def test_the_keys_of_a_state_backend_come_along(
     gillnet: Command, stopped: Path, app_file: Path, tmp_path: Path
 ) -> None:
-    often = ("--set", "options.checkpoint_interval=1ms", "--set", "options.max_batch_records=20")
     begun = gillnet(
-        *("run", str(app_file), *SOURCE, "--checkpoints", "kept", "--sinks", "before", *ROCKSDB, *often),
+        *("run", str(app_file), *SOURCE, "--checkpoints", "kept", "--sinks", "before", *ROCKSDB, *OFTEN),
         *("--set", "options.max_records=1000"),
     )
     assert begun.exit_code == 0, begun.stderr
