@@ -84,9 +84,9 @@ test-integration: check-kafka setup ## the Python tests that need a broker
 	$(BIN)/pytest -m kafka
 
 .PHONY: test-deep
-test-deep: setup fuzz ## 10,000 examples a property, a minute of fuzzing a target, Rust with overflow checks; hours
+test-deep: setup fuzz ## 10,000 examples a property, 1,000 seeds of faults, a minute of fuzzing a target, overflow checks; hours
 	cargo test --workspace --locked --quiet
-	HYPOTHESIS_PROFILE=deep $(BIN)/pytest tests/property --timeout=0
+	HYPOTHESIS_PROFILE=deep $(BIN)/pytest tests/simulation tests/property --timeout=0
 
 .PHONY: fuzz
 fuzz: setup $(FUZZ_VENV)/.installed ## every fuzz target for FUZZ=60 seconds; TARGETS="snapshot uri" for some

@@ -40,6 +40,7 @@ from gillnet.testing.faults import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gillnet.lifecycle.output_consistency import OutputConsistency
     from gillnet.observability.metrics import RunMetrics
     from gillnet.plan.nodes import PipelinePlan
 
@@ -176,6 +177,15 @@ class World:
         return FinishedRun(self.plan, RunConfig(history=self.directory / "history", default_sink=str(place)))
 
 
+def misses_what_was_counted(name: str, output: OutputConsistency, metrics: RunMetrics) -> bool:
+    """Whether a join lacks only pairs, and events came that found what they could match forgotten, their stream idle.
+
+    docs/definitions.md says so of joins, and `join_incomplete` counts those events. A clock that jumps makes streams idle.
+    """
+    kind, _, join = name.partition(".")
+    return kind == "joins" and output.differing == output.extra == 0 and metrics.joins[join]["incomplete"] > 0
+
+
 @pytest.mark.parametrize("guarantee", GUARANTEES)
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"seed{seed}")
 def test_i2_i3_i5_i7_whatever_fails_nothing_is_lost_and_the_end_is_the_same(
@@ -193,7 +203,9 @@ def test_i2_i3_i5_i7_whatever_fails_nothing_is_lost_and_the_end_is_the_same(
     # I2: the last word on every row, session, match and joined row is the batch answer.
     if world.log.outputs["decisions"]:
         result = verify(world.written(), None, flagged_only=False, options=BatchOptions())
-        assert result.agrees, (result, told)
+        assert result.equal == result.rows, (result, told)
+        for name, output in result.outputs.items():
+            assert output.agrees or misses_what_was_counted(name, output, metrics), (name, output, told)
     decided = Counter(row["id"] for row in world.rows("decisions"))
     assert len(decided) == metrics.stream("payments").scored, told
     revised = Counter((row["id"], row["revision"]) for row in world.rows("decisions.revisions"))
