@@ -5,6 +5,7 @@ mod batch;
 mod cold;
 mod engine;
 mod expression;
+mod flow;
 mod forest;
 mod formats;
 mod inspect;
@@ -100,6 +101,7 @@ fn _kernel(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<forest::PyForest>()?;
     m.add_function(wrap_pyfunction!(forest::feature_matrix, m)?)?;
     batch::register(m)?;
+    flow::register(m)?;
     formats::register(m)?;
     expression::register(m)?;
     Ok(())

@@ -16,10 +16,9 @@ import pyarrow.compute as pc
 
 from gillnet._kernel import Batch
 from gillnet.lifecycle.output_consistency import OutputComparer, Records
+from gillnet.operators.records import join_encoder, match_encoder, session_encoder
 from gillnet.plan.patterns import PatternNode
-from gillnet.runtimes.embedded.joins import join_encoder
-from gillnet.runtimes.embedded.matches import MATCHES, match_encoder
-from gillnet.runtimes.embedded.stages import session_encoder
+from gillnet.runtimes.embedded.matches import MATCHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

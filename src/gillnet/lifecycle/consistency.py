@@ -17,10 +17,11 @@ import msgspec
 from gillnet.core.errors import SourceError
 from gillnet.operators.decide import DECISION, REASONS, SCORE, DecideOperator
 from gillnet.operators.encode import ColumnField, EncodeOperator, GroupField, OutputField
+from gillnet.operators.records import SCORE_AS_SCORED
 from gillnet.plan.expressions import columns_of
 from gillnet.plan.nodes import BaselineNode, ExpressionNode
 from gillnet.runtimes.embedded.revisions import REVISIONS
-from gillnet.runtimes.embedded.stages import SCORE_AS_SCORED, widened
+from gillnet.runtimes.embedded.stages import widened
 
 if TYPE_CHECKING:
     from gillnet._kernel import Batch

@@ -87,8 +87,8 @@ class EncodeOperator:
     def __init__(self, fields: Sequence[OutputField], *, omit_nulls: bool = False) -> None:
         self.fields = tuple(fields)
         try:
-            spec = {"fields": [_field_to_json(field) for field in self.fields], "omit_nulls": omit_nulls}
-            self._encoder = _kernel.JsonEncoder(json.dumps(spec, allow_nan=False).encode())
+            self.spec = {"fields": [_field_to_json(field) for field in self.fields], "omit_nulls": omit_nulls}
+            self._encoder = _kernel.JsonEncoder(json.dumps(self.spec, allow_nan=False).encode())
         except (TypeError, ValueError) as error:
             raise DefinitionError(f"EncodeOperator: {error}. Mend the output's fields.") from error
 

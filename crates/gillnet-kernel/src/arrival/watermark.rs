@@ -62,6 +62,15 @@ impl Watermark {
         }
     }
 
+    /// Another reader says that an event of `partition` at event time `time` was the newest at processing time `at`. What is known
+    /// already is no sign of life.
+    pub fn hear(&mut self, partition: i32, time: i64, at: i64) {
+        let known = self.partitions.iter().find(|p| p.number == partition);
+        if !known.is_some_and(|p| p.heard >= at && p.newest >= time) {
+            self.observe(partition, time, at);
+        }
+    }
+
     /// A partition was assigned and nothing of it was read yet: it holds the watermark until it is heard or idle.
     pub fn register(&mut self, partition: i32, now: i64) {
         if !self.partitions.iter().any(|p| p.number == partition) {
@@ -216,6 +225,20 @@ mod tests {
         mark.observe(0, 1_010, 1_020);
         assert_eq!(mark.current(), 1_005, "the fast clock has not moved the newest event beyond the first arrival");
         assert_eq!(mark.partitions(), [Partition { number: 0, newest: 1_010, heard: 1_020, idle: false }]);
+    }
+
+    #[test]
+    fn what_is_told_again_does_not_wake_a_partition() {
+        let mut mark = Watermark::new(5, 100);
+        mark.hear(0, 900, 1_000);
+        mark.hear(1, 2_000, 2_000);
+        assert_eq!(mark.current(), 895);
+        mark.pass_time(1_500);
+        mark.hear(0, 900, 1_000);
+        mark.hear(1, 2_100, 2_001);
+        assert_eq!(mark.current(), 2_095, "partition 0 is idle still");
+        mark.hear(0, 901, 2_002);
+        assert_eq!(mark.partitions()[0].idle, false);
     }
 
     #[test]

@@ -15,6 +15,20 @@ impl Engine {
         Ok(())
     }
 
+    /// Whoever reads all of a partition has read up to event time `newest` at processing time `at`, other shards' records among them.
+    /// Told again, it changes nothing; and nothing is heard of a partition that gives only what is too late, as where it is read.
+    ///
+    /// # Errors
+    /// An unknown stream.
+    pub fn observe(&mut self, stream: &str, partition: i32, newest: i64, at: i64) -> Result<()> {
+        let number = self.stream_number(stream)?;
+        let stream = &mut self.streams[number];
+        if newest >= stream.earliest_accepted() {
+            stream.watermark.hear(partition, newest, at);
+        }
+        Ok(())
+    }
+
     /// Processing time passes without records: partitions may fall idle.
     pub fn pass_time(&mut self, now: i64) -> bool {
         let mut changed = false;

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 from gillnet._kernel import Batch
 from gillnet.core.errors import ConfigurationError
 from gillnet.operators.decide import SCORE, DecideOperator
+from gillnet.operators.records import SCORE_AS_SCORED
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from gillnet.plan.nodes import PipelinePlan
     from gillnet.serving.scorers import Scorer
-
-SCORE_AS_SCORED = "__score"
 
 
 class RowScoring:

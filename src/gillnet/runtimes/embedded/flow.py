@@ -22,6 +22,7 @@ from gillnet.observability.metrics import RunMetrics, StreamCounts
 from gillnet.operators.decode import Decoded, Malformed, malformed_records, stream_decoder
 from gillnet.operators.encode import EncodeOperator, record_keys
 from gillnet.operators.features import ARRIVAL_TIME, FeatureOperator, Outcome
+from gillnet.operators.records import session_encoder
 from gillnet.plan.nodes import PipelinePlan
 from gillnet.runtimes.embedded.joins import JOINED_AT_ONCE, JoinStage
 from gillnet.runtimes.embedded.keeping import keep_accepted
@@ -30,7 +31,7 @@ from gillnet.runtimes.embedded.options import RuntimeOptions
 from gillnet.runtimes.embedded.outputs import Outputs
 from gillnet.runtimes.embedded.overlap import HAND_OVER_RECORDS, OverlappedStage
 from gillnet.runtimes.embedded.revisions import REVISED_AT_ONCE, REVISIONS, RevisionStage
-from gillnet.runtimes.embedded.stages import Alert, ScoringStage, session_encoder
+from gillnet.runtimes.embedded.stages import Alert, ScoringStage
 from gillnet.serving.scorers import Scorer
 from gillnet.stores.history import HistoryWriter
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gillnet.operators.encode import ColumnField, EncodeOperator, GroupField, OutputField, record_keys
+from gillnet.operators.encode import record_keys
+from gillnet.operators.records import JOIN_KEY, join_encoder
 
 if TYPE_CHECKING:
     from gillnet._kernel import Batch
-    from gillnet.plan.joins import IntervalJoinNode
     from gillnet.plan.nodes import PipelinePlan
     from gillnet.runtimes.embedded.outputs import Outputs
 
 JOINED_AT_ONCE = 4_096
 """Rows that one call gives, or somewhat more, so that no batch grows without bound."""
-
-_KEY = "__key"
-_HEAD = ("key", "left_id", "left_time", "right_id", "right_time")
 
 
 class JoinStage:
@@ -39,12 +36,4 @@ class JoinStage:
         """Write rows of join number ``join`` of the plan."""
         name = self._names[join]
         if self._outputs.wanted(name):
-            self._outputs.write(name, self._encoders[join].encode(rows), record_keys(rows, _KEY))
-
-
-def join_encoder(join: IntervalJoinNode) -> EncodeOperator:
-    """Return what writes a join's rows as JSON."""
-    columns = GroupField("columns", tuple(ColumnField(column.name) for column in join.select))
-    head: list[OutputField] = [ColumnField(name, f"__{name}") for name in _HEAD]
-    flags = [ColumnField(name, f"__{name}") for name in ("revision", "withdrawn", "saturated")]
-    return EncodeOperator([*head, *((columns,) if join.select else ()), *flags], omit_nulls=True)
+            self._outputs.write(name, self._encoders[join].encode(rows), record_keys(rows, JOIN_KEY))

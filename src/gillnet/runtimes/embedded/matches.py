@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
-from gillnet.operators.encode import ColumnField, EncodeOperator, record_keys
+from gillnet.operators.encode import record_keys
+from gillnet.operators.records import match_encoder
 from gillnet.plan.patterns import PatternNode
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 MATCHES = "matches"
 """The output's name."""
-
-_FIELDS = ("pattern", "key", "first", "last", "revision", "withdrawn", "start", "end", "events")
 
 
 class MatchStage:
@@ -43,8 +42,3 @@ class MatchStage:
     def encode(self, rows: Batch) -> tuple[list[bytes], list[bytes | None]]:
         """Return matches as JSON, and their keys."""
         return self._encoder.encode(rows), record_keys(rows, "key")
-
-
-def match_encoder() -> EncodeOperator:
-    """Return what writes matches as JSON."""
-    return EncodeOperator([ColumnField(name) for name in _FIELDS], omit_nulls=True)

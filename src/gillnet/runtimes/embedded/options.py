@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gillnet.runtimes.embedded.stages import Detail
+from gillnet.operators.records import Detail
 
 Guarantee = Literal["at-least-once", "exactly-once"]
 

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gillnet._kernel import Batch
-from gillnet.operators.decide import DECISION, REASONS, SCORE, DecideOperator
-from gillnet.operators.encode import ColumnField, ConstantField, EncodeOperator, GroupField, OutputField, record_keys
-from gillnet.operators.features import CAUSE_ID, CAUSE_STREAM, CHANGED, OLD, REVISION, WAS
-from gillnet.runtimes.embedded.stages import SCORE_AS_SCORED, key_column, widened
+from gillnet.operators.decide import DECISION, REASONS, DecideOperator
+from gillnet.operators.encode import record_keys
+from gillnet.operators.features import OLD
+from gillnet.operators.records import FLIPPED, SCORE_AS_SCORED, key_column, revision_encoder
+from gillnet.runtimes.embedded.stages import widened
 
 if TYPE_CHECKING:
     from gillnet.plan.nodes import PipelinePlan
@@ -23,8 +24,6 @@ REVISIONS = "decisions.revisions"
 
 REVISED_AT_ONCE = 4_096
 """Rows that one call revises at the most, so that no batch grows without bound."""
-
-_FLIPPED = "__flipped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +60,13 @@ class RevisionStage:
         self._names = [feature.name for feature in plan.features]
         self._decide: DecideOperator | None = None
         self._key = key_column(plan)
-        self._encoder = EncodeOperator(self._fields(), omit_nulls=True)
+        self._encoder = revision_encoder(plan, None if scorer is None else scorer.model.label)
 
     def revise(self, rows: Batch) -> Revised:
         """Score and decide revised rows, as they were and as they are."""
         now, then = self._decided(rows), self._decided(self._as_it_went_out(rows))
         flipped = pc.not_equal(now.column(DECISION), then.column(DECISION))
-        batch = now.with_column(_FLIPPED, flipped)
+        batch = now.with_column(FLIPPED, flipped)
         for name in (DECISION, REASONS, *((SCORE_AS_SCORED,) if self._scorer else ())):
             batch = batch.with_column(f"{OLD}{name}", then.column(name))
         if not self._emit_all:
@@ -94,24 +93,3 @@ class RevisionStage:
             table.column(f"{OLD}{name}") if name in self._names else table.column(name) for name in table.schema.names
         ]
         return Batch.from_pyarrow(pa.RecordBatch.from_arrays(columns, schema=table.schema))
-
-    def _fields(self) -> list[OutputField]:
-        root = self._plan.stream(self._plan.root)
-        fields: list[OutputField] = [ColumnField(root.id), ColumnField("event_time", root.event_time)]
-        if self._key and self._key != root.id:
-            fields.append(ColumnField(self._key))
-        cause = GroupField("cause", (ColumnField("stream", CAUSE_STREAM), ColumnField("id", CAUSE_ID)))
-        fields += [ColumnField("revision", REVISION), cause, ColumnField("flipped", _FLIPPED)]
-        fields.append(ColumnField("changed", CHANGED))
-        return [*fields, GroupField("old", self._side(OLD, WAS)), GroupField("new", self._side("", ""))]
-
-    def _side(self, prefix: str, before_feature: str) -> tuple[OutputField, ...]:
-        score: list[OutputField] = []
-        if self._scorer is not None:
-            score = [
-                ColumnField(SCORE, f"{prefix}{SCORE_AS_SCORED}"),
-                ConstantField("model", self._scorer.model.label),
-            ]
-        decision = [ColumnField(DECISION, f"{prefix}{DECISION}"), ColumnField(REASONS, f"{prefix}{REASONS}")]
-        features = GroupField("features", tuple(ColumnField(name, f"{before_feature}{name}") for name in self._names))
-        return (*score, *decision, features)

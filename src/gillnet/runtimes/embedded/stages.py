@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from gillnet._kernel import Batch
 from gillnet.operators.decide import DECISION, REASONS, SCORE, DecideOperator
-from gillnet.operators.encode import ColumnField, ConstantField, EncodeOperator, GroupField, OutputField, record_keys
-from gillnet.operators.features import ARRIVAL_TIME, FEATURE_STATES, LATE, SESSION_START, WATERMARK, FeatureOperator
-from gillnet.plan.nodes import AggregateNode, PipelinePlan
-from gillnet.plan.patterns import PatternNode
+from gillnet.operators.encode import record_keys
+from gillnet.operators.features import SESSION_START, FeatureOperator
+from gillnet.operators.records import CONTRIBUTIONS, SCORE_AS_SCORED, Detail, decision_encoder, key_column
+from gillnet.plan.nodes import PipelinePlan
 from gillnet.serving.reasons import explain
 from gillnet.serving.scorers import Scorer
 
-CONTRIBUTIONS = "__contributions"
-SCORE_AS_SCORED = "__score"
-Detail = Literal["audit", "decision"]
 _CONTRIBUTION_TYPE = pa.list_(
     pa.struct(
         [("code", pa.string()), ("feature", pa.string()), ("value", pa.float64()), ("contribution", pa.float64())]
@@ -87,8 +84,9 @@ class ScoringStage:
         self._decide = DecideOperator(plan, schema)
         self.root = plan.stream(plan.root)
         self.key = key_column(plan)
-        self._plain = EncodeOperator(self._fields(detail, explained=False), omit_nulls=True)
-        self._explained = EncodeOperator(self._fields(detail, explained=True), omit_nulls=True)
+        model = None if scorer is None else scorer.model.label
+        self._plain = decision_encoder(plan, model, detail=detail, explained=False)
+        self._explained = decision_encoder(plan, model, detail=detail, explained=True)
         self._alerted: OrderedDict[tuple[Any, ...], None] = OrderedDict()
 
     def score(self, rows: Batch) -> Scored:
@@ -160,42 +158,6 @@ class ScoringStage:
             )
             for row in rows
         ]
-
-    def _fields(self, detail: Detail, *, explained: bool) -> list[OutputField]:
-        score: list[OutputField] = [] if self.scorer is None else [ColumnField(SCORE, SCORE_AS_SCORED)]
-        if detail == "decision":
-            return [ColumnField(self.root.id), *score, ColumnField(DECISION)]
-        fields: list[OutputField] = [ColumnField(self.root.id), ColumnField("event_time", self.root.event_time)]
-        if self.key and self.key != self.root.id:
-            fields.append(ColumnField(self.key))
-        if self.plan.sessions:
-            fields.append(ColumnField("session_start", SESSION_START))
-        if self.scorer is not None:
-            fields += [*score, ConstantField("model", self.scorer.model.label)]
-        fields += [ColumnField(DECISION), ColumnField(REASONS)]
-        if explained:
-            fields.append(ColumnField("contributions", CONTRIBUTIONS))
-        fields.append(GroupField("features", tuple(ColumnField(feature.name) for feature in self.plan.features)))
-        fields += [ColumnField("feature_states", FEATURE_STATES), ColumnField("late", LATE)]
-        return [*fields, ColumnField("arrival_time", ARRIVAL_TIME), ColumnField("watermark", WATERMARK)]
-
-
-def session_encoder(plan: PipelinePlan, columns: Sequence[str]) -> EncodeOperator:
-    """Return the encoder of closed sessions, whose columns the kernel names."""
-    head = ("session_start", "session_end", "revision", "replaced_by")
-    key = plan.sessions.key if plan.sessions else ""
-    rest = tuple(ColumnField(name) for name in columns if name not in {key, *head})
-    fields: list[OutputField] = [ColumnField(key), *(ColumnField(name) for name in head)]
-    return EncodeOperator([*fields, GroupField("features", rest)], omit_nulls=True)
-
-
-def key_column(plan: PipelinePlan) -> str | None:
-    """Return the column that rows are keyed by at the sink: the session's, or the root stream's first entity's."""
-    if plan.sessions:
-        return plan.sessions.key
-    keyed = (f for f in plan.features if isinstance(f, AggregateNode | PatternNode))
-    own = (f for f in keyed if f.stream == plan.root and f.key)
-    return next((feature.key for feature in own), None)
 
 
 def widened(batch: Batch) -> Batch:
