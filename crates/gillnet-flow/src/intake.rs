@@ -124,13 +124,14 @@ impl Intake {
     }
 }
 
-/// The shard of a key: FNV-1a, which is the same on every machine and in every version.
+/// The shard of a key: FNV-1a, and a last round that mixes it (MurmurHash3's), the same on every machine and in every version.
 pub fn shard_of(key: &[u8], shards: u32) -> u32 {
-    let hash = key
-        .iter()
-        .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3));
-    // The high bits are mixed best.
-    ((hash >> 32) % u64::from(shards.max(1))) as u32
+    let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
+    let mut hash = key.iter().fold(0xCBF2_9CE4_8422_2325, fold);
+    for round in [0xFF51_AFD7_ED55_8CCD_u64, 0xC4CE_B9FE_1A85_EC53] {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(round);
+    }
+    ((hash ^ (hash >> 33)) % u64::from(shards.max(1))) as u32
 }
 
 #[cfg(test)]
