@@ -26,6 +26,8 @@ pub struct Intake {
     tell_all_us: i64,
     heard: BTreeMap<i32, Heard>,
     told_all: i64,
+    /// Whether anything was heard since all were told.
+    news: bool,
 }
 
 /// What an intake made of a chunk.
@@ -53,10 +55,10 @@ impl Intake {
             return Err(KernelError::Plan(format!("stream '{name}' has no column that it can be shared out by")).into());
         }
         let (program, heard) = (Arc::clone(program), BTreeMap::new());
-        Ok(Self { program, stream, shards, tell_all_us, heard, told_all: i64::MIN })
+        Ok(Self { program, stream, shards, tell_all_us, heard, told_all: i64::MIN, news: false })
     }
 
-    /// Share out a chunk. One without records tells the shards how far the source is.
+    /// Share out a chunk. One without records tells the shards how far the source is, if they are to be told.
     ///
     /// # Errors
     /// Whatever the decoder refuses as a whole: a fault of the program.
@@ -68,9 +70,8 @@ impl Intake {
         if !chunk.records.is_empty() {
             self.sort(stream, chunk, &mut parts, &mut shared)?;
         }
-        let all = chunk.arrival.saturating_sub(self.told_all) >= self.tell_all_us;
-        if all {
-            self.told_all = chunk.arrival;
+        if self.news && chunk.arrival.saturating_sub(self.told_all) >= self.tell_all_us {
+            (self.news, self.told_all) = (false, chunk.arrival);
             for shard in 0..self.shards {
                 parts.entry(shard).or_default();
             }
@@ -118,6 +119,7 @@ impl Intake {
     }
 
     fn hear(&mut self, partition: i32, time: i64, at: i64) {
+        self.news = true;
         let new = Heard { stream: self.stream, partition, newest: time, at };
         let heard = self.heard.entry(partition).or_insert(new);
         (heard.newest, heard.at) = (heard.newest.max(time), at);
