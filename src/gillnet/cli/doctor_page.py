@@ -12,6 +12,7 @@ from rich.text import Text
 from gillnet.cli.numbers import number
 from gillnet.lifecycle.doctor import Finding, Readings, Severity
 from gillnet.lifecycle.doctor.findings import lasting, share, size
+from gillnet.lifecycle.doctor.flink_readings import FlinkJob
 from gillnet.lifecycle.doctor.readings import Stream
 from gillnet.lifecycle.doctor.trend import Trend
 
@@ -70,8 +71,11 @@ def _lines(readings: Readings) -> Iterator[tuple[str, str]]:
         yield f"stream {stream.name}", _stream(stream)
     if checkpoints.bytes:
         yield "checkpoint", _checkpoint(readings)
+    if readings.flink is not None:
+        yield from _flink_lines(readings.flink)
     if load.records_per_s is not None:
-        busy = "" if load.loop_share is None else f", loop {share(load.loop_share)} of a CPU"
+        loop = "" if load.loop_share is None else f", loop {share(load.loop_share)} of a CPU"
+        busy = "" if readings.flink is not None else loop
         cores = "" if load.cpu_cores is None else f", process {load.cpu_cores:.1f} of {load.cpus or 0:g} CPUs"
         lag = (
             ""
@@ -80,6 +84,19 @@ def _lines(readings: Readings) -> Iterator[tuple[str, str]]:
         )
         late = "" if load.latency_p99_ms is None else f", p99 {load.latency_p99_ms:,.0f} ms"
         yield "load", f"{load.records_per_s:,.0f} records/s{busy}{cores}{late}{lag}"
+
+
+def _flink_lines(job: FlinkJob) -> Iterator[tuple[str, str]]:
+    for vertex in job.vertices:
+        parts = [f"parallelism {vertex.parallelism}", f"{number(sum(vertex.records))} records"]
+        parts += [f"busy {share(vertex.busy)}"] if vertex.busy is not None else []
+        parts += [f"back-pressured {share(vertex.back_pressured)}"] if vertex.back_pressured is not None else []
+        yield "task", f"{vertex.name}: {', '.join(parts)}"
+    for manager in job.task_managers:
+        parts = [f"heap {size(manager.heap_used or 0)} of {size(manager.heap_max or 0)}"]
+        parts += [f"managed {size(manager.managed_used or 0)} of {size(manager.managed_total or 0)}"]
+        parts += [f"{share(manager.gc_share)} collecting garbage"] if manager.gc_share is not None else []
+        yield manager.name, ", ".join(parts)
 
 
 def _moving(trend: Trend | None, *, unit: str = "bytes") -> str:

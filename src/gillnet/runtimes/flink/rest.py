@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TERMINAL = frozenset({"FAILED", "CANCELED", "FINISHED", "SUSPENDED"})
 POLL_S = 0.1
+_FORMATS = {False: "CANONICAL", True: "NATIVE"}
 
 _Reply = TypeVar("_Reply")
 _CAUSE = re.compile(r"^(?:\s*Caused by: )?((?:[a-zA-Z_$][\w$]*\.)+[A-Z][\w$]*)(?:: (.*))?$", re.MULTILINE)
@@ -246,7 +247,13 @@ class FlinkRest:
     # Savepoints and checkpoints
 
     def stop_with_savepoint(
-        self, job_id: str, *, directory: str | None = None, drain: bool = False, timeout_s: float = 300.0
+        self,
+        job_id: str,
+        *,
+        directory: str | None = None,
+        drain: bool = False,
+        native: bool = False,
+        timeout_s: float = 300.0,
     ) -> str:
         """Stop a job behind a savepoint, with its sinks committed, and return the savepoint's path.
 
@@ -256,17 +263,22 @@ class FlinkRest:
             By default the cluster's ``execution.checkpointing.savepoint-dir``.
         drain
             Let every window fire as if all input had come: for a job that is not to go on.
+        native
+            In the state backend's own format, which is quicker; by default in the one that another backend reads too. State of
+            Flink's asynchronous kind (``enableAsyncState``) has no other.
         """
-        told: dict[str, Any] = {"drain": drain}
+        told: dict[str, Any] = {"drain": drain, "formatType": _FORMATS[native]}
         if directory is not None:
             told["targetDirectory"] = directory
         location = self._location(job_id, f"/jobs/{job_id}/stop", told, "stop with a savepoint", timeout_s)
         self.wait_for(job_id, "FINISHED", timeout_s=timeout_s)
         return location
 
-    def savepoint(self, job_id: str, *, directory: str | None = None, timeout_s: float = 300.0) -> str:
-        """Take a savepoint of a job that goes on, and return its path."""
-        told: dict[str, Any] = {"cancel-job": False}
+    def savepoint(
+        self, job_id: str, *, directory: str | None = None, native: bool = False, timeout_s: float = 300.0
+    ) -> str:
+        """Take a savepoint of a job that goes on, and return its path; see `stop_with_savepoint`."""
+        told: dict[str, Any] = {"cancel-job": False, "formatType": _FORMATS[native]}
         if directory is not None:
             told["target-directory"] = directory
         return self._location(job_id, f"/jobs/{job_id}/savepoints", told, "take a savepoint", timeout_s)
@@ -320,9 +332,12 @@ class FlinkRest:
         """
         return self._aggregated(f"/jobs/{job_id}/vertices/{vertex_id}/subtasks/metrics", names)
 
-    def vertex_metric_names(self, job_id: str, vertex_id: str) -> list[str]:
-        """Return the names that `vertex_metrics` knows."""
-        return self._names(f"/jobs/{job_id}/vertices/{vertex_id}/subtasks/metrics")
+    def subtask_metrics(self, job_id: str, vertex_id: str, pattern: str) -> dict[str, float]:
+        """Return metrics of single subtasks whose names, ``<subtask>.<operator>.<metric>``, a regular expression finds."""
+        path = f"/jobs/{job_id}/vertices/{vertex_id}/metrics"
+        names = [str(entry["id"]) for entry in self._get(path, list[dict[str, Any]])]
+        wanted = [name for name in names if re.search(pattern, name)]
+        return self._values(path, wanted) if wanted else {}
 
     def job_metrics(self, job_id: str, names: Iterable[str]) -> dict[str, float]:
         """Return metrics of the job itself, such as ``numRestarts``."""
@@ -339,7 +354,7 @@ class FlinkRest:
 
     def _because(self, job_id: str) -> str:
         cause = self.root_cause(job_id)
-        return f": {cause}." if cause else "."
+        return f"; it failed last by {cause}." if cause else "."
 
     def _slots(self) -> str:
         found = self.overview()
@@ -365,16 +380,14 @@ class FlinkRest:
                 done: dict[str, Any] = reply.get("operation") or {}
                 if failure := done.get("failure-cause"):
                     cause = root_of(failure.get("stack-trace") or failure.get("class") or "")
-                    raise EngineError(f"Flink job {job_id} could not {what}: {cause}. It goes on as it was, if it ran.")
+                    # What failed the job with it says more than that it was restarted.
+                    raise EngineError(f"Flink job {job_id} could not {what}: {cause}{self._because(job_id)}")
                 return done
             if self._clock.monotonic_s() > deadline_s:
                 raise EngineError(
                     f"Flink job {job_id} could not {what} within {timeout_s:g} s; see its back-pressure, and what `gillnet doctor` says."
                 )
             self._clock.sleep(POLL_S)
-
-    def _names(self, path: str) -> list[str]:
-        return [str(entry["id"]) for entry in self._get(path, list[dict[str, Any]])]
 
     def _values(self, path: str, names: Iterable[str]) -> dict[str, float]:
         found = self._get(f"{path}?{urlencode({'get': ','.join(names)})}", list[dict[str, Any]])
