@@ -395,11 +395,12 @@ class FlinkRest:
         return {name: value for name, value in values.items() if value is not None}
 
     def _aggregated(self, path: str, names: Iterable[str]) -> dict[str, dict[str, float]]:
-        query = urlencode({"get": ",".join(names), "agg": "min,max,sum,avg"})
         told = {}
-        for entry in self._get(f"{path}?{query}", list[dict[str, Any]]):
-            figures = {kind: number(entry.get(kind)) for kind in ("min", "max", "sum", "avg")}
-            told[str(entry["id"])] = {kind: value for kind, value in figures.items() if value is not None}
+        for name in names:  # One request each: Flink answers with nothing at all where it does not know one of several.
+            query = urlencode({"get": name, "agg": "min,max,sum,avg"})
+            for entry in self._get(f"{path}?{query}", list[dict[str, Any]]):
+                figures = {kind: number(entry.get(kind)) for kind in ("min", "max", "sum", "avg")}
+                told[str(entry["id"])] = {kind: value for kind, value in figures.items() if value is not None}
         return {name: figures for name, figures in told.items() if figures}
 
     def _get(self, path: str, kind: type[_Reply]) -> _Reply:
