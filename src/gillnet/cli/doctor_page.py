@@ -68,9 +68,12 @@ def _lines(readings: Readings) -> Iterator[tuple[str, str]]:
         growing = f", {size(readings.full_bytes)} for the process once windows are full" if grows else ""
         yield "state", f"{size(readings.state_bytes)}{growing}{_moving(memory.state_trend)}"
     for stream in readings.streams:
-        yield f"stream {stream.name}", _stream(stream)
+        yield f"stream {stream.name}", _stream(stream) if readings.flink is None else _flink_stream(stream)
     if checkpoints.bytes:
-        yield "checkpoint", _checkpoint(readings)
+        yield (
+            "checkpoint",
+            _checkpoint(readings) if readings.flink is None else _flink_checkpoint(readings, readings.flink),
+        )
     if readings.flink is not None:
         yield from _flink_lines(readings.flink)
     if load.records_per_s is not None:
@@ -84,6 +87,27 @@ def _lines(readings: Readings) -> Iterator[tuple[str, str]]:
         )
         late = "" if load.latency_p99_ms is None else f", p99 {load.latency_p99_ms:,.0f} ms"
         yield "load", f"{load.records_per_s:,.0f} records/s{busy}{cores}{late}{lag}"
+
+
+def _flink_stream(stream: Stream) -> str:
+    behind = "no event time" if stream.behind_us is None else f"watermark {lasting(stream.behind_us)} behind now"
+    held = f", {stream.held_by} is {lasting(stream.held_back_us)} behind the others" if stream.held_back_us else ""
+    idle = f", {stream.idle} of {stream.partitions} idle" if stream.idle else ""
+    return f"{number(stream.records_read)} records, {behind}{held}{idle}"
+
+
+def _flink_checkpoint(readings: Readings, job: FlinkJob) -> str:
+    found = readings.checkpoints
+    parts = [f"{size(found.bytes)} of {size(job.state_bytes)}"]
+    if found.took_ms is not None and job.vertices:
+        waited = max(vertex.start_delay_ms + vertex.aligned_ms for vertex in job.vertices)
+        parts.append(
+            f"{found.took_ms:,.0f} ms (the last: {waited:,.0f} ms for barriers, {found.wrote_ms or 0:,.0f} ms to write)"
+        )
+    parts.append(f"every {found.interval_s:g} s, {'incremental' if found.incremental else 'full'}")
+    parts += ["unaligned"] if job.unaligned else []
+    parts += [f"{found.failed} failed"] if found.failed else []
+    return "; ".join(parts)
 
 
 def _flink_lines(job: FlinkJob) -> Iterator[tuple[str, str]]:

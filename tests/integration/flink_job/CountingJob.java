@@ -13,10 +13,14 @@ import org.apache.flink.streaming.api.functions.sink.v2.DiscardingSink;
 import org.apache.flink.util.Collector;
 
 /**
- * Counts numbers by key: what a pipeline looks like to a cluster, without one. Arguments: name, numbers a second, keys, microseconds of
+ * Counts numbers by key: what a pipeline looks like to a cluster, without one. A record is a number with a kilobyte behind it, so that what
+ * piles up in buffers is felt soon. Arguments: name, numbers a second, keys, microseconds of
  * work a number, how many of ten numbers have the key 0, and the number at which it fails (-1: none).
  */
 public class CountingJob {
+    /** Each subtask of the source counts through a part of all numbers; they are to be of the same time. */
+    private static final long RANGE = 1_000_000_000L;
+
     public static void main(String[] arguments) throws Exception {
         if (arguments.length != 6) {
             throw new IllegalArgumentException("CountingJob wants six arguments, not " + arguments.length);
@@ -29,13 +33,16 @@ public class CountingJob {
         StreamExecutionEnvironment environment = StreamExecutionEnvironment.getExecutionEnvironment();
         environment
                 .fromSource(
-                        new DataGeneratorSource<Long>(
-                                number -> number, Long.MAX_VALUE, RateLimiterStrategy.perSecond(perSecond), Types.LONG),
-                        WatermarkStrategy.<Long>forBoundedOutOfOrderness(Duration.ofSeconds(1))
-                                .withTimestampAssigner((number, before) -> 1_700_000_000_000L + number),
+                        new DataGeneratorSource<String>(
+                                number -> (number % RANGE) + ";" + "x".repeat(1_000),
+                                Long.MAX_VALUE,
+                                RateLimiterStrategy.perSecond(perSecond),
+                                Types.STRING),
+                        WatermarkStrategy.<String>forBoundedOutOfOrderness(Duration.ofSeconds(1))
+                                .withTimestampAssigner((record, before) -> 1_700_000_000_000L + numberOf(record)),
                         "numbers")
                 .uid("numbers")
-                .keyBy(number -> number % 10 < ofTen ? 0L : number % keys)
+                .keyBy(record -> numberOf(record) % 10 < ofTen ? 0L : numberOf(record) % keys)
                 .process(new Counting(workUs, failsAt))
                 .uid("counts")
                 .name("counts")
@@ -43,7 +50,11 @@ public class CountingJob {
         environment.execute(arguments[0]);
     }
 
-    static class Counting extends KeyedProcessFunction<Long, Long, Tuple2<Long, Long>> {
+    static long numberOf(String record) {
+        return Long.parseLong(record.substring(0, record.indexOf(';')));
+    }
+
+    static class Counting extends KeyedProcessFunction<Long, String, Tuple2<Long, Long>> {
         private final long workUs;
         private final long failsAt;
         private transient ValueState<Long> count;
@@ -59,7 +70,8 @@ public class CountingJob {
         }
 
         @Override
-        public void processElement(Long number, Context context, Collector<Tuple2<Long, Long>> out) throws Exception {
+        public void processElement(String record, Context context, Collector<Tuple2<Long, Long>> out) throws Exception {
+            long number = numberOf(record);
             if (number == failsAt) {
                 throw new IllegalStateException("number " + number + " is not wanted");
             }

@@ -192,7 +192,9 @@ def _progress(figures: Mapping[str, float]) -> tuple[dict[str, float], set[str]]
         elif match := _OUTPUT.match(name):
             # Of a chain the last operator counts, which has the lowest.
             subtasks[match["subtask"]] = min(value, subtasks.get(match["subtask"], value))
-    return (splits, idle) if splits else (subtasks, set())
+    # Where a source does not pause splits that are ahead, Flink knows no watermark of any of them.
+    known = any(mark > NO_WATERMARK for mark in splits.values())
+    return (splits, idle) if known else (subtasks, set())
 
 
 def _trailing(split: str) -> int:
@@ -221,7 +223,8 @@ def _checkpoints(
         wrote_ms=max((vertex.sync_ms + vertex.async_ms for vertex in parts), default=None),
         took_ms=float(statistics.median(found.end_to_end_duration for found in done)) if done else None,
         completed=statistic.counts.completed,
-        failed=statistic.counts.failed,
+        # Those that could not begin, since not all tasks ran yet, are counted too, and not kept: they are no failures.
+        failed=statistic.counts.failed if statistic.latest.failed else 0,
         # What a job says of its own is not to be had, but a checkpoint that wrote less than it stands for was incremental.
         incremental=any(found.checkpointed_size < found.state_size for found in sizes)
         or (len(sizes) < 2 and cluster.get("execution.checkpointing.incremental") == "true"),
