@@ -43,7 +43,7 @@ demo: $(if $(KAFKA),check-kafka) setup ## both scenarios; KAFKA=1: through a rea
 	@$(BIN)/gillnet demo $(if $(KAFKA),--kafka)
 
 .PHONY: test
-test: check-kafka lint test-rust test-python ## what CI runs: lint, types, layers, Rust, Python, the real Kafka
+test: check-kafka check-flink lint test-rust test-python ## what CI runs: lint, types, layers, Rust, Python, the real Kafka and Flink
 
 .PHONY: lint
 lint: setup ## ruff, mypy, import-linter, rustfmt, clippy
@@ -71,17 +71,21 @@ test-rust: check-tools ## the Rust tests
 	cargo test $(CARGO_FLAGS) --quiet
 
 .PHONY: test-python
-test-python: check-kafka setup ## every Python test, the real Kafka and the examples in docstrings included
-	@echo "== Python tests, with the real Kafka"
+test-python: check-kafka check-flink setup ## every Python test, the real Kafka and Flink and the examples in docstrings included
+	@echo "== Python tests, with the real Kafka and Flink"
 	$(BIN)/pytest
 
 .PHONY: test-unit
-test-unit: setup ## the Python tests that need no broker
-	$(BIN)/pytest -m "not kafka"
+test-unit: setup ## the Python tests that need no broker and no cluster
+	$(BIN)/pytest -m "not kafka and not flink"
 
 .PHONY: test-integration
 test-integration: check-kafka setup ## the Python tests that need a broker
 	$(BIN)/pytest -m kafka
+
+.PHONY: test-flink
+test-flink: check-flink setup ## the Python tests that need a Flink cluster
+	$(BIN)/pytest -m flink
 
 .PHONY: test-deep
 test-deep: setup fuzz ## 10,000 examples a property, 1,000 seeds of faults, a minute of fuzzing a target, overflow checks; hours
@@ -129,7 +133,7 @@ clean: ## remove what the targets above made in this directory
 
 # ---- set-up ----------------------------------------------------------------------------------------------------------
 
-.PHONY: setup check-tools check-kafka
+.PHONY: setup check-tools check-kafka check-flink
 setup: $(VENV)/.built ## the environment with Gillnet in it
 
 check-tools:
@@ -138,6 +142,9 @@ check-tools:
 # It stands before `setup`: what is missing is said before minutes of building.
 check-kafka:
 	@$(PYTHON) scripts/check_prerequisites.py kafka
+
+check-flink:
+	@$(PYTHON) scripts/check_prerequisites.py flink
 
 # `| check-tools`: the check runs first and says in one paragraph what is missing; it does not make the stamp older.
 $(VENV)/.locked: requirements/dev.lock | check-tools

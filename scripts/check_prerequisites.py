@@ -1,8 +1,9 @@
 """Say in one paragraph what a machine lacks to build or test Gillnet, and how to install it.
 
 ``check_prerequisites.py build`` wants Python, cargo and a linker; ``check_prerequisites.py kafka`` wants Java and Maven
-as well, which bring and run the real broker. It runs before anything is installed, so it needs the standard library
-only, and no newer Python than the one it may have to complain about.
+as well, which bring and run the real broker; ``check_prerequisites.py flink`` wants Java's compiler too, for the jobs of
+its tests. It runs before anything is installed, so it needs the standard library only, and no newer Python than the one it
+may have to complain about.
 """
 
 import importlib.util
@@ -15,6 +16,7 @@ import sys
 PYTHON = (3, 11)
 RUST = (1, 88)
 JAVA = 17
+SERVERS = {"kafka": "broker", "flink": "cluster"}
 
 INSTALL = {
     "python": (
@@ -28,6 +30,7 @@ INSTALL = {
     ),
     "cc": ("apt install build-essential", "xcode-select --install"),
     "java": ("apt install openjdk-17-jre-headless", "brew install openjdk@17"),
+    "jdk": ("apt install openjdk-17-jdk-headless", "brew install openjdk@17"),
     "maven": ("apt install maven", "brew install maven"),
 }
 
@@ -35,16 +38,20 @@ INSTALL = {
 def main() -> int:
     """Check, and return the exit code."""
     want = sys.argv[1] if len(sys.argv) > 1 else "build"
-    missing = _build() + (_kafka() if want == "kafka" else [])
+    missing = _build() + (_jvm(want) if want in SERVERS else [])
     if not missing:
         return 0
-    purpose = {"build": "To build Gillnet", "kafka": "To run Gillnet with a real Kafka broker"}[want]
+    purpose = {
+        "build": "To build Gillnet",
+        "kafka": "To run Gillnet with a real Kafka broker",
+        "flink": "To run Gillnet on a real Flink cluster",
+    }[want]
     lacking = "; ".join(what for _, what in missing)
     print(f"{purpose}, this machine lacks: {lacking}.", file=sys.stderr)
     for system, place in (("Debian, Ubuntu", 0), ("macOS", 1)):
         print(f"  {system}: " + "; ".join(INSTALL[name][place] for name, _ in missing), file=sys.stderr)
-    if want == "kafka":
-        print("Without Kafka: `make demo` and `make test-unit` need neither Java nor Maven.", file=sys.stderr)
+    if want in SERVERS:
+        print(f"Without {want.title()}: `make demo` and `make test-unit` need neither Java nor Maven.", file=sys.stderr)
     return 1
 
 
@@ -65,14 +72,16 @@ def _build() -> "list[tuple[str, str]]":
     return missing
 
 
-def _kafka() -> "list[tuple[str, str]]":
+def _jvm(want: str) -> "list[tuple[str, str]]":
     missing = []
     home = os.environ.get("JAVA_HOME")
     java = _version([os.path.join(home, "bin", "java") if home else "java", "-version"], r'version "(?:1\.)?(\d+)')
     if java is None or java < (JAVA,):
         missing.append(("java", f"Java {JAVA} or newer{_found(java)}"))
+    elif want == "flink" and shutil.which(os.path.join(home, "bin", "javac") if home else "javac") is None:
+        missing.append(("jdk", "a Java compiler (javac)"))
     if shutil.which("mvn") is None:
-        missing.append(("maven", "Maven (mvn), which fetches the broker once"))
+        missing.append(("maven", f"Maven (mvn), which fetches the {SERVERS[want]} once"))
     return missing
 
 

@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from gillnet.connectors.local_kafka import LocalKafka
+from gillnet.runtimes.flink import LocalFlink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,13 @@ def kafka() -> Iterator[LocalKafka]:
     """A real broker, one for the whole session. Tests that use it are marked ``kafka``."""
     with LocalKafka() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def flink() -> Iterator[LocalFlink]:
+    """A real cluster of two TaskManagers, one for the whole session. Tests that use it are marked ``flink``."""
+    with LocalFlink() as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from gillnet.app import RunConfig, load_config, load_pipeline
 from gillnet.app.config import known_settings
 from gillnet.cli import doctor_page
 from gillnet.core.errors import ConfigurationError
-from gillnet.lifecycle.doctor import SEVERITIES, Finding, Readings, diagnose, gather
+from gillnet.lifecycle.doctor import SEVERITIES, Finding, Readings, diagnose, gather, gather_flink, job_address
 from gillnet.plan.nodes import PipelinePlan
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B?)?", re.IGNORECASE)
@@ -34,7 +34,11 @@ class FailOn(StrEnum):
 
 def doctor(
     what: Annotated[
-        str, typer.Argument(metavar="PLACE|APP", help="Where the checkpoints are, or the pipeline: app.py.")
+        str,
+        typer.Argument(
+            metavar="PLACE|APP|JOB",
+            help="Where the checkpoints are; the pipeline: app.py; or a job on Flink: http://host:8081/jobs/NAME.",
+        ),
     ],
     config: Annotated[
         Path | None, typer.Option(help="A configuration file; by default gillnet.toml, if there is one.")
@@ -55,19 +59,22 @@ def doctor(
     """Say what is the matter with a run, why, and what to change, in the order in which to act.
 
     It reads the newest checkpoint and the history of figures beside it, and changes nothing; the run may be live. The state is
-    restored for that, which takes as much memory as in the run: --quick does without.
+    restored for that, which takes as much memory as in the run: --quick does without. Of a job on Flink it asks the REST API.
     """
-    chosen = load_config(config)
-    place, plan = where(what, chosen)
-    readings = gather(
-        place,
-        plan=plan,
-        checkpoint=number,
-        with_state=not quick,
-        limit_bytes=None if limit is None else read_size(limit),
-        options=known_options(),
-        configured=asdict(chosen.options),
-    )
+    if what.startswith(("http://", "https://")):
+        readings = of_flink(what, number=number, limit=limit, quick=quick)
+    else:
+        chosen = load_config(config)
+        place, plan = where(what, chosen)
+        readings = gather(
+            place,
+            plan=plan,
+            checkpoint=number,
+            with_state=not quick,
+            limit_bytes=None if limit is None else read_size(limit),
+            options=known_options(),
+            configured=asdict(chosen.options),
+        )
     found = diagnose(readings)
     if json:
         told = {"findings": [asdict(finding) for finding in found], "readings": plain(readings)}
@@ -78,6 +85,14 @@ def doctor(
         console.print(doctor_page.page(readings, found))
     if fails(found, fail_on):
         raise typer.Exit(1)
+
+
+def of_flink(what: str, *, number: int | None, limit: str | None, quick: bool) -> Readings:
+    """Return the readings of a job on Flink, which has no state of ours to open."""
+    given = {"--checkpoint": number is not None, "--limit": limit is not None, "--quick": quick}
+    if refused := [name for name, is_given in given.items() if is_given]:
+        raise ConfigurationError(f"{what} is a job on Flink, which tells all of it: leave {', '.join(refused)} out.")
+    return gather_flink(job_address(what))
 
 
 def where(what: str, config: RunConfig) -> tuple[str, PipelinePlan | None]:

@@ -12,6 +12,7 @@ from rich.text import Text
 from gillnet.cli.numbers import number
 from gillnet.lifecycle.doctor import Finding, Readings, Severity
 from gillnet.lifecycle.doctor.findings import lasting, share, size
+from gillnet.lifecycle.doctor.flink_readings import FlinkJob
 from gillnet.lifecycle.doctor.readings import Stream
 from gillnet.lifecycle.doctor.trend import Trend
 
@@ -67,11 +68,17 @@ def _lines(readings: Readings) -> Iterator[tuple[str, str]]:
         growing = f", {size(readings.full_bytes)} for the process once windows are full" if grows else ""
         yield "state", f"{size(readings.state_bytes)}{growing}{_moving(memory.state_trend)}"
     for stream in readings.streams:
-        yield f"stream {stream.name}", _stream(stream)
+        yield f"stream {stream.name}", _stream(stream) if readings.flink is None else _flink_stream(stream)
     if checkpoints.bytes:
-        yield "checkpoint", _checkpoint(readings)
+        yield (
+            "checkpoint",
+            _checkpoint(readings) if readings.flink is None else _flink_checkpoint(readings, readings.flink),
+        )
+    if readings.flink is not None:
+        yield from _flink_lines(readings.flink)
     if load.records_per_s is not None:
-        busy = "" if load.loop_share is None else f", loop {share(load.loop_share)} of a CPU"
+        loop = "" if load.loop_share is None else f", loop {share(load.loop_share)} of a CPU"
+        busy = "" if readings.flink is not None else loop
         cores = "" if load.cpu_cores is None else f", process {load.cpu_cores:.1f} of {load.cpus or 0:g} CPUs"
         lag = (
             ""
@@ -80,6 +87,40 @@ def _lines(readings: Readings) -> Iterator[tuple[str, str]]:
         )
         late = "" if load.latency_p99_ms is None else f", p99 {load.latency_p99_ms:,.0f} ms"
         yield "load", f"{load.records_per_s:,.0f} records/s{busy}{cores}{late}{lag}"
+
+
+def _flink_stream(stream: Stream) -> str:
+    behind = "no event time" if stream.behind_us is None else f"watermark {lasting(stream.behind_us)} behind now"
+    held = f", {stream.held_by} is {lasting(stream.held_back_us)} behind the others" if stream.held_back_us else ""
+    idle = f", {stream.idle} of {stream.partitions} idle" if stream.idle else ""
+    return f"{number(stream.records_read)} records, {behind}{held}{idle}"
+
+
+def _flink_checkpoint(readings: Readings, job: FlinkJob) -> str:
+    found = readings.checkpoints
+    parts = [f"{size(found.bytes)} of {size(job.state_bytes)}"]
+    if found.took_ms is not None and job.vertices:
+        waited = max(vertex.start_delay_ms + vertex.aligned_ms for vertex in job.vertices)
+        parts.append(
+            f"{found.took_ms:,.0f} ms (the last: {waited:,.0f} ms for barriers, {found.wrote_ms or 0:,.0f} ms to write)"
+        )
+    parts.append(f"every {found.interval_s:g} s, {'incremental' if found.incremental else 'full'}")
+    parts += ["unaligned"] if job.unaligned else []
+    parts += [f"{found.failed} failed"] if found.failed else []
+    return "; ".join(parts)
+
+
+def _flink_lines(job: FlinkJob) -> Iterator[tuple[str, str]]:
+    for vertex in job.vertices:
+        parts = [f"parallelism {vertex.parallelism}", f"{number(sum(vertex.records))} records"]
+        parts += [f"busy {share(vertex.busy)}"] if vertex.busy is not None else []
+        parts += [f"back-pressured {share(vertex.back_pressured)}"] if vertex.back_pressured is not None else []
+        yield "task", f"{vertex.name}: {', '.join(parts)}"
+    for manager in job.task_managers:
+        parts = [f"heap {size(manager.heap_used or 0)} of {size(manager.heap_max or 0)}"]
+        parts += [f"managed {size(manager.managed_used or 0)} of {size(manager.managed_total or 0)}"]
+        parts += [f"{share(manager.gc_share)} collecting garbage"] if manager.gc_share is not None else []
+        yield manager.name, ", ".join(parts)
 
 
 def _moving(trend: Trend | None, *, unit: str = "bytes") -> str:

@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
-import os
-import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
+from gillnet.connectors import local_jvm
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.time import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
 KAFKA_VERSION = "4.3.1"
-JAVA_VERSION = 17
 
 QUICK_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """JVM options for a broker that starts in seconds and stays small."""
@@ -40,8 +34,6 @@ SUSTAINED_LOAD = ("-XX:+UseSerialGC", "-XX:NewSize=400m", "-XX:+AlwaysPreTouch")
 Threads that collect in parallel wait for each other where others want the cores too: Kafka's own G1 settings paused for 8 to 90 ms,
 these for 13 to 20, a tenth as often. The heap is touched at the start, since a page's first use can be slow on a virtual machine.
 """
-
-_log = structlog.get_logger("gillnet.local_kafka")
 
 # Any 16 bytes will do for a cluster of one that nobody joins.
 _CLUSTER_ID = "Z2lsbG5ldC1sb2NhbC0wMQ"
@@ -109,8 +101,7 @@ class LocalKafka:
         self._own_directory = directory is None
         self._directory = Path(directory) if directory is not None else None
         self._libs: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._process: local_jvm.GuardedProcess | None = None
 
     # What a user asks for
 
@@ -127,7 +118,7 @@ class LocalKafka:
     @property
     def pid(self) -> int | None:
         """The JVM's process id, or None when it is not running."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
+        return None if self._process is None else self._process.pid
 
     @property
     def log_path(self) -> Path:
@@ -203,12 +194,12 @@ class LocalKafka:
         return self._directory
 
     def _choose_ports(self) -> None:
-        if self._port and _answers(self._port):
+        if self._port and local_jvm.answers(self._port):
             raise ConfigurationError(
                 f"Local Kafka: port {self._port} is taken; choose another, or port 0 for a free one."
             )
-        self._port = self._port or _free_port()
-        self._controller_port = _free_port()
+        self._port = self._port or local_jvm.free_port()
+        self._controller_port = local_jvm.free_port()
 
     def _format(self, java: str) -> None:
         properties = self._home / "server.properties"
@@ -228,25 +219,13 @@ class LocalKafka:
         )
         if done.returncode:
             raise ConfigurationError(
-                f"Local Kafka: its storage cannot be formatted: {_tail(done.stdout + done.stderr)}"
+                f"Local Kafka: its storage cannot be formatted: {local_jvm.tail(done.stdout + done.stderr)}"
             )
 
     def _launch(self, java: str) -> None:
         command = [java, *self._jvm_options, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{self._libs}/*"]
         command += ["kafka.Kafka", str(self._home / "server.properties")]
-        with self.log_path.open("ab") as log:
-            # A session of its own: Ctrl-C must reach the run, which drains and commits, before the broker goes.
-            self._process = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._home, start_new_session=True
-            )
-        # The guard reads a pipe that closes when this process dies, even by SIGKILL, and then ends the broker.
-        self._guard = subprocess.Popen(  # noqa: S603
-            ["/bin/sh", "-c", 'cat >/dev/null; kill "$0" 2>/dev/null', str(self._process.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._process = local_jvm.GuardedProcess(command, log_path=self.log_path, directory=self._home)
         self._wait_until_it_answers()
 
     def _wait_until_it_answers(self) -> None:
@@ -257,7 +236,7 @@ class LocalKafka:
         from gillnet.connectors.kafka.client import librdkafka_log
 
         deadline_s = self._clock.monotonic_s() + self._start_timeout_s
-        while not _answers(self._port):
+        while not local_jvm.answers(self._port):
             self._check_alive(deadline_s)
             self._clock.sleep(0.05)
         config: dict[str, Any] = {"bootstrap.servers": self.bootstrap_servers, "logger": librdkafka_log}
@@ -271,33 +250,20 @@ class LocalKafka:
     def _check_alive(self, deadline_s: float) -> None:
         dead = self.pid is None
         if dead or self._clock.monotonic_s() > deadline_s:
-            log = _tail(self.log_path.read_text(encoding="utf-8", errors="replace"))
+            log = local_jvm.tail(self.log_path.read_text(encoding="utf-8", errors="replace"))
             self._end(signal.SIGKILL)
             happened = "died" if dead else f"did not answer within {self._start_timeout_s:g} s"
             raise ConfigurationError(f"Local Kafka: the broker {happened}. The end of its log: {log or '(empty)'}")
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or self.pid is None:
             raise ConfigurationError("Local Kafka: the broker is not running; call start() first.")
-        self._process.send_signal(number)
+        self._process.send(number)
 
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            guard.kill()
-            guard.wait()
-            if guard.stdin is not None:
-                guard.stdin.close()
-        if process is None or process.poll() is not None:
-            return
-        process.send_signal(signal.SIGCONT)  # A paused process would take the next signal only when it goes on.
-        process.send_signal(number)
-        try:
-            process.wait(20.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            process.end(number)
 
 
 def _check_client() -> None:
@@ -311,95 +277,18 @@ def _check_client() -> None:
 
 
 def find_java() -> str:
-    """Return the path of a Java of version 17 or newer: the one in ``JAVA_HOME``, else on the ``PATH``.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is none, or it is too old; the message says what to install.
-    """
-    mend = (
-        f"install Java {JAVA_VERSION} or newer (Debian, Ubuntu: `apt install openjdk-17-jre-headless`) or set JAVA_HOME"
-    )
-    home = os.environ.get("JAVA_HOME")
-    java = shutil.which(str(Path(home) / "bin" / "java")) if home else shutil.which("java")
-    if java is None:
-        raise ConfigurationError(f"Local Kafka: no Java was found; {mend}.")
-    told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr  # noqa: S603
-    version = re.search(r'version "(\d+)', told)
-    if version is None or int(version.group(1)) < JAVA_VERSION:
-        raise ConfigurationError(f"Local Kafka: {java} is not Java {JAVA_VERSION} or newer; {mend}.")
-    return java
+    """Return the path of a Java that can run the broker; see `gillnet.connectors.local_jvm.find_java`."""
+    return local_jvm.find_java("Local Kafka")
 
 
 def fetch_kafka() -> Path:
     """Return the directory of Kafka's jars, which Maven fetches once (54 MB) into the user's cache.
-
-    Processes that come at the same time wait for one another, and a fetch that breaks off leaves nothing behind.
 
     Raises
     ------
     ConfigurationError
         If Maven is missing or cannot fetch.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gillnet"
-    home = cache / f"kafka-{KAFKA_VERSION}"
-    libs = home / "libs"
-    if libs.is_dir():
-        return libs
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f"kafka-{KAFKA_VERSION}.lock"):
-        if not libs.is_dir():
-            with tempfile.TemporaryDirectory(dir=cache, prefix="kafka-fetch-") as work:
-                _run_maven(Path(work))
-                home.mkdir(exist_ok=True)
-                (Path(work) / "libs").rename(libs)
-    return libs
-
-
-def _run_maven(work: Path) -> None:
-    mvn = shutil.which("mvn")
-    if mvn is None:
-        raise ConfigurationError(
-            "Local Kafka: Maven was not found; it is needed once, to fetch the broker: install it "
-            "(Debian, Ubuntu: `apt install maven`), or use a broker that runs already."
-        )
-    pom = work / "pom.xml"
-    pom.write_bytes(resources.files("gillnet.connectors").joinpath("kafka-pom.xml").read_bytes())
-    _log.info("fetching Apache Kafka, this once", version=KAFKA_VERSION, megabytes=54)
-    command = [mvn, "-q", "-B", "-f", str(pom), f"-Dkafka.version={KAFKA_VERSION}", "dependency:copy-dependencies"]
-    command += ["-DincludeScope=runtime", f"-DoutputDirectory={work / 'libs'}"]
-    done = subprocess.run(  # noqa: S603
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ConfigurationError(
-            f"Local Kafka: Maven could not fetch Apache Kafka {KAFKA_VERSION}; is its repository reachable? "
-            f"It says: {_tail(done.stdout + done.stderr)}"
-        )
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _tail(text: str, characters: int = 600) -> str:
-    return " ".join(text.split())[-characters:]
+    pom = resources.files("gillnet.connectors").joinpath("kafka-pom.xml").read_bytes()
+    versions = {"kafka.version": KAFKA_VERSION}
+    return local_jvm.fetch_jars("Local Kafka", f"kafka-{KAFKA_VERSION}", pom, megabytes=54, properties=versions)

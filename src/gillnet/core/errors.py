@@ -43,3 +43,7 @@ class SourceError(GillnetError):
 
 class SinkError(GillnetError):
     """A sink cannot be opened or written, and waiting will not help."""
+
+
+class EngineError(GillnetError):
+    """An engine that runs a pipeline elsewhere, such as Flink, cannot be reached, refuses what it is asked, or lost its job."""

@@ -17,6 +17,7 @@ TOOLS = {
     "cargo": "cargo 1.88.0 (873a06493 2025-05-10)",
     "cc": "cc 13.2",
     "java": 'openjdk version "17.0.12" 2024-07-16\nOpenJDK Runtime Environment',
+    "javac": "javac 17.0.12",
     "mvn": "Apache Maven 3.8.7",
 }
 
@@ -73,11 +74,24 @@ LACKING: dict[str, tuple[dict[str, str | None], str, list[str]]] = {
         "kafka",
         ["lacks: Java 17 or newer."],
     ),
+    "no Java compiler, for Flink": (
+        {"javac": None},
+        "flink",
+        [
+            "To run Gillnet on a real Flink cluster",
+            "lacks: a Java compiler (javac).",
+            "openjdk-17-jdk-headless",
+            "Without Flink",
+        ],
+    ),
+    "no Maven, for Flink": ({"mvn": None}, "flink", ["lacks: Maven (mvn), which fetches the cluster once."]),
     "no Maven": ({"mvn": None}, "kafka", ["lacks: Maven (mvn)", "apt install maven", "brew install maven"]),
 }
 
 ENOUGH: dict[str, tuple[dict[str, str | None], str]] = {
     "everything": ({}, "kafka"),
+    "everything, for Flink": ({}, "flink"),
+    "no Java compiler, for Kafka": ({"javac": None}, "kafka"),
     "neither Java nor Maven, to build": ({"java": None, "mvn": None}, "build"),
     "clang alone": ({"cc": None, "clang": "clang 17"}, "build"),
     "newer ones": ({"cargo": "cargo 2.0.0", "java": 'openjdk version "25" 2025-09-16'}, "kafka"),

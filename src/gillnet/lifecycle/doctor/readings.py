@@ -1,8 +1,7 @@
 """What is known of a run, whatever runs it: figures only, without a judgement. What is unknown is None.
 
-The embedded runtime's come from the history of its figures and from a checkpoint (`gather`). Another runtime fills the same
-records from what it tells: Flink from its REST API (checkpoint statistics, back-pressure, watermarks by subtask, memory by task
-manager).
+The embedded runtime's come from the history of its figures and from a checkpoint (`gather`), those of a job on Flink from its
+REST API (`gather_flink`), with what only Flink has beside them.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gillnet.lifecycle.doctor.flink_readings import FlinkJob
 from gillnet.lifecycle.doctor.trend import Trend
 
 
@@ -206,6 +206,8 @@ class Readings:
         What was read, in words.
     notes
         What could not be read, and why.
+    flink
+        What only Flink has; None elsewhere.
     live
         Whether the run is running.
     options
@@ -227,6 +229,7 @@ class Readings:
     max_pending_rows: int = 1_000_000
     options: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    flink: FlinkJob | None = None
 
     @property
     def state_bytes(self) -> float:
