@@ -5,18 +5,15 @@ Maven fetches it once (28 MB) into the cache where the local Kafka is.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
+from gillnet.connectors.jars import fetch_jars
 from gillnet.connectors.local_kafka import find_java
 
 if TYPE_CHECKING:
@@ -106,16 +103,5 @@ class LocalObjectStore:
 
 def fetch() -> Path:
     """Return the directory of its jars."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gillnet"
-    jars = cache / f"s3proxy-{S3PROXY_VERSION}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"s3proxy-{S3PROXY_VERSION}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not jars.is_dir():
-            with tempfile.TemporaryDirectory(dir=cache) as work:
-                shutil.copy(Path(__file__).with_name("s3proxy-pom.xml"), Path(work) / "pom.xml")
-                command = ["mvn", "-q", "-B", "-f", f"{work}/pom.xml", f"-Ds3proxy.version={S3PROXY_VERSION}"]
-                command += ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={work}/jars"]
-                subprocess.run(command, check=True)
-                Path(work, "jars").rename(jars)
-    return jars
+    pom = Path(__file__).with_name("s3proxy-pom.xml")
+    return fetch_jars(pom, name="s3proxy", version=S3PROXY_VERSION, title="S3Proxy", megabytes=28)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -20,13 +19,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
+from gillnet.connectors.jars import fetch_jars
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.time import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
 KAFKA_VERSION = "4.3.1"
@@ -40,8 +38,6 @@ SUSTAINED_LOAD = ("-XX:+UseSerialGC", "-XX:NewSize=400m", "-XX:+AlwaysPreTouch")
 Threads that collect in parallel wait for each other where others want the cores too: Kafka's own G1 settings paused for 8 to 90 ms,
 these for 13 to 20, a tenth as often. The heap is touched at the start, since a page's first use can be slow on a virtual machine.
 """
-
-_log = structlog.get_logger("gillnet.local_kafka")
 
 # Any 16 bytes will do for a cluster of one that nobody joins.
 _CLUSTER_ID = "Z2lsbG5ldC1sb2NhbC0wMQ"
@@ -335,58 +331,13 @@ def find_java() -> str:
 def fetch_kafka() -> Path:
     """Return the directory of Kafka's jars, which Maven fetches once (54 MB) into the user's cache.
 
-    Processes that come at the same time wait for one another, and a fetch that breaks off leaves nothing behind.
-
     Raises
     ------
     ConfigurationError
         If Maven is missing or cannot fetch.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gillnet"
-    home = cache / f"kafka-{KAFKA_VERSION}"
-    libs = home / "libs"
-    if libs.is_dir():
-        return libs
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f"kafka-{KAFKA_VERSION}.lock"):
-        if not libs.is_dir():
-            with tempfile.TemporaryDirectory(dir=cache, prefix="kafka-fetch-") as work:
-                _run_maven(Path(work))
-                home.mkdir(exist_ok=True)
-                (Path(work) / "libs").rename(libs)
-    return libs
-
-
-def _run_maven(work: Path) -> None:
-    mvn = shutil.which("mvn")
-    if mvn is None:
-        raise ConfigurationError(
-            "Local Kafka: Maven was not found; it is needed once, to fetch the broker: install it "
-            "(Debian, Ubuntu: `apt install maven`), or use a broker that runs already."
-        )
-    pom = work / "pom.xml"
-    pom.write_bytes(resources.files("gillnet.connectors").joinpath("kafka-pom.xml").read_bytes())
-    _log.info("fetching Apache Kafka, this once", version=KAFKA_VERSION, megabytes=54)
-    command = [mvn, "-q", "-B", "-f", str(pom), f"-Dkafka.version={KAFKA_VERSION}", "dependency:copy-dependencies"]
-    command += ["-DincludeScope=runtime", f"-DoutputDirectory={work / 'libs'}"]
-    done = subprocess.run(  # noqa: S603
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ConfigurationError(
-            f"Local Kafka: Maven could not fetch Apache Kafka {KAFKA_VERSION}; is its repository reachable? "
-            f"It says: {_tail(done.stdout + done.stderr)}"
-        )
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    pom = resources.files("gillnet.connectors").joinpath("kafka-pom.xml")
+    return fetch_jars(pom, name="kafka", version=KAFKA_VERSION, title="Apache Kafka", megabytes=54)
 
 
 def _free_port() -> int:
