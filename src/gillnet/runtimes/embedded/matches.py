@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from gillnet.operators.encode import ColumnField, EncodeOperator, record_keys
-from gillnet.plan.patterns import PatternNode
 
 if TYPE_CHECKING:
     from gillnet._kernel import Batch
@@ -33,7 +32,7 @@ class MatchStage:
     """
 
     def __init__(self, plan: PipelinePlan) -> None:
-        self.wanted = any(isinstance(feature, PatternNode) for feature in plan.features)
+        self.wanted = plan.has_patterns
         self._encoder = match_encoder()
 
     def withdrawn(self, rows: Batch) -> int:
