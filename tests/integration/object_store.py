@@ -5,19 +5,15 @@ Maven fetches it once (28 MB) into the cache where the local Kafka is.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
-from gillnet.connectors.local_kafka import find_java
+from gillnet.connectors.local_jvm import fetch_jars, find_java
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -59,7 +55,7 @@ class LocalObjectStore:
         settings, logging = self._directory / "s3proxy.conf", self._directory / "logback.xml"
         settings.write_text(_SETTINGS.format(port=self.port, key=KEY, secret=SECRET, objects=objects))
         logging.write_text(_LOGGING)
-        command = [find_java(), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        command = [find_java("S3Proxy"), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         command += [f"-Dlogback.configurationFile={logging}", "-cp", f"{jars}/*", "org.gaul.s3proxy.Main"]
         self._log = self._directory / "s3proxy.log"
         with self._log.open("wb") as log:
@@ -106,16 +102,6 @@ class LocalObjectStore:
 
 def fetch() -> Path:
     """Return the directory of its jars."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gillnet"
-    jars = cache / f"s3proxy-{S3PROXY_VERSION}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"s3proxy-{S3PROXY_VERSION}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not jars.is_dir():
-            with tempfile.TemporaryDirectory(dir=cache) as work:
-                shutil.copy(Path(__file__).with_name("s3proxy-pom.xml"), Path(work) / "pom.xml")
-                command = ["mvn", "-q", "-B", "-f", f"{work}/pom.xml", f"-Ds3proxy.version={S3PROXY_VERSION}"]
-                command += ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={work}/jars"]
-                subprocess.run(command, check=True)
-                Path(work, "jars").rename(jars)
-    return jars
+    pom = Path(__file__).with_name("s3proxy-pom.xml").read_bytes()
+    versions = {"s3proxy.version": S3PROXY_VERSION}
+    return fetch_jars("S3Proxy", f"s3proxy-{S3PROXY_VERSION}", pom, megabytes=28, properties=versions)

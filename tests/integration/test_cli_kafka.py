@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gillnet.connectors.kafka import KafkaSource, count_records
+from gillnet.connectors.kafka import KafkaSink, KafkaSource, count_records, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,3 +128,28 @@ def test_the_local_broker_starts_tells_its_address_and_stops(
     assert told.decode().strip().endswith("stopped")
     assert "Traceback" not in told.decode()
     assert not os.path.exists(tmp_path / ".gillnet")
+
+
+def test_with_keep_topics_are_there_at_the_next_start(tmp_path: Path, processes: list[subprocess.Popen[bytes]]) -> None:
+    def started() -> tuple[subprocess.Popen[bytes], str]:
+        process = start(processes, tmp_path, "kafka", "--port", "0", "--keep")
+        assert process.stdout is not None
+        return process, process.stdout.readline().decode().strip().removeprefix("bootstrap.servers=")
+
+    def stopped(process: subprocess.Popen[bytes]) -> str:
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 0, told
+        return told.decode()
+
+    first, servers = started()
+    ensure_topics(["kept"], bootstrap_servers=servers)
+    sink = KafkaSink(topic="kept", bootstrap_servers=servers)
+    sink.write([b'{"n":%d}' % n for n in range(500)])
+    sink.close()
+    assert "its topics stay in .gillnet/kafka" in stopped(first)
+    assert (tmp_path / ".gillnet" / "kafka").is_dir()
+
+    second, servers = started()
+    assert sorted(row["n"] for row in read_decisions(servers, "kept")) == list(range(500))  # type: ignore[type-var]
+    stopped(second)

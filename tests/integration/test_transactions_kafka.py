@@ -211,7 +211,7 @@ def test_a_source_gives_the_very_batches_again_and_goes_on_behind_them(kafka: Lo
         assert [one.offset(i) for i in range(len(one.values))] == [other.offset(i) for i in range(len(one.values))]
         assert one.envelope(0) == other.envelope(0)
         assert other.arrival_time_us == 17
-    assert again.mark() == mark
+    assert again.mark() == {p: place for p, place in mark.items() if place >= 0}  # One partition has had no record.
     rest = []
     while not again.finished:
         if (batch := again.poll(1_000, 0.2)) is not None:

@@ -81,7 +81,8 @@ def build_runtime(
         sink = routes.open(name, check=name in at_start, transactions=transactions)
         return sink if wrap_sink is None else wrap_sink(name, sink)
 
-    recorder = open_recorder(plan, config)
+    store = None if config.checkpoints is None else CheckpointStore(config.checkpoints)
+    recorder = None if store is None else open_recorder(plan, config, store)
     outputs = Outputs(open_output)
     for name in at_start:
         outputs.wanted(name)
@@ -93,7 +94,7 @@ def build_runtime(
         backend = open_backend(config)
         if backend is not None:
             undo.callback(backend.close)
-        checkpoints = None if config.checkpoints is None else open_checkpoints(config, transactions, backend)
+        checkpoints = None if store is None else open_checkpoints(config, store, transactions, backend)
         sources = open_sources(plan, config)
         for source in sources.values():
             undo.callback(source.close)
@@ -116,10 +117,11 @@ def build_runtime(
     return runtime
 
 
-def open_recorder(plan: PipelinePlan, config: RunConfig) -> RunRecorder | None:
-    """Record the run's figures where its checkpoints are; None where it keeps none on this machine."""
-    directory = None if config.checkpoints is None else CheckpointStore(config.checkpoints).directory
-    return None if directory is None else RunRecorder(directory, plan, config.options, backend=config.state.backend)
+def open_recorder(plan: PipelinePlan, config: RunConfig, store: CheckpointStore) -> RunRecorder | None:
+    """Record the run's figures where its checkpoints are; None where these are not on this machine."""
+    if store.directory is None:
+        return None
+    return RunRecorder(store.directory, plan, config.options, backend=config.state.backend)
 
 
 def in_turn(*calls: Callable[[], None] | None) -> Callable[[], None] | None:
@@ -198,7 +200,10 @@ def open_backend(config: RunConfig) -> RocksDBBackend | None:
 
 
 def open_checkpoints(
-    config: RunConfig, transactions: Transactions | None = None, backend: StateBackend | None = None
+    config: RunConfig,
+    store: CheckpointStore,
+    transactions: Transactions | None = None,
+    backend: StateBackend | None = None,
 ) -> Checkpoints:
     """Become the owner of the place of checkpoints, and find the one to go on from.
 
@@ -211,8 +216,6 @@ def open_checkpoints(
     StateError
         If it cannot be read or written, or none of its checkpoints is whole.
     """
-    assert config.checkpoints is not None
-    store = CheckpointStore(config.checkpoints)
     if lanes := store.lanes():
         raise ConfigurationError(
             f"--checkpoints {config.checkpoints}: they are of a run with workers ({lanes[0]} to {lanes[-1]}), whose state is kept by "

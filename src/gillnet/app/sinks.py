@@ -12,7 +12,6 @@ from gillnet.core.naming import nearest
 from gillnet.core.ports import Sink, Transactions
 from gillnet.core.secrets import without_parameters
 from gillnet.plan.nodes import PipelinePlan
-from gillnet.plan.patterns import PatternNode
 
 SIDE_OUTPUTS = ("malformed", "duplicate", "late", "too_late")
 _MAIN = ("decisions", "alerts", "sessions", "matches")
@@ -24,7 +23,7 @@ _SUFFIXES = (".ndjson", ".ndjson.gz", ".jsonl", ".json", ".gz", ".csv", ".parque
 def output_names(plan: PipelinePlan) -> list[str]:
     """Return the names of a plan's outputs: rows first, then each stream's side outputs."""
     missing = set() if plan.sessions is not None else {"sessions"}
-    if not any(isinstance(feature, PatternNode) for feature in plan.features):
+    if not plan.has_patterns:
         missing.add("matches")
     main = [name for name in _MAIN if name not in missing]
     if plan.revisions:

@@ -59,7 +59,8 @@ def doctor(
     """Say what is the matter with a run, why, and what to change, in the order in which to act.
 
     It reads the newest checkpoint and the history of figures beside it, and changes nothing; the run may be live. The state is
-    restored for that, which takes as much memory as in the run: --quick does without. Of a job on Flink it asks the REST API.
+    restored for that, which takes as much memory as in the run, and with the backend rocksdb memory for every key: --quick does
+    without. Of a job on Flink it asks the REST API.
     """
     if what.startswith(("http://", "https://")):
         readings = of_flink(what, number=number, limit=limit, quick=quick)

@@ -12,10 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gillnet.app import load_pipeline
+from gillnet.app import load_config, load_pipeline
 from gillnet.cli.numbers import number
 from gillnet.cli.run import App
 from gillnet.plan.explain import explain as explain_plan
+from gillnet.plan.residency import explain_rocksdb
 from gillnet.plan.serde import dumps
 from gillnet.serving import ModelRegistry
 
@@ -33,10 +34,24 @@ _PACKAGES = (
 )
 
 
-def explain(app: App, json: Annotated[bool, typer.Option("--json", help="The plan as JSON.")] = False) -> None:
-    """Print what a pipeline computes: streams, features, model and policy."""
+def explain(
+    app: App,
+    config: Annotated[
+        Path | None, typer.Option(help="A configuration file; by default gillnet.toml, if there is one.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The plan as JSON.")] = False,
+) -> None:
+    """Print what a pipeline computes: streams, features, model and policy.
+
+    Where the configuration has the state backend rocksdb, it says as well which parts of the state may leave memory.
+    """
     plan = load_pipeline(app).plan
-    typer.echo(dumps(plan) if json else explain_plan(plan).rstrip("\n"))
+    if json:
+        typer.echo(dumps(plan))
+        return
+    typer.echo(explain_plan(plan).rstrip("\n"))
+    if load_config(config).state.backend == "rocksdb":
+        typer.echo(f"\n{explain_rocksdb(plan)}".rstrip("\n"))
 
 
 def models(

@@ -19,7 +19,10 @@ from gillnet.core.time import MICROSECOND
 from gillnet.lifecycle.state_view import StateView, export_all, export_keys, feature_costs, open_state
 
 state = typer.Typer(
-    help="Look into the state of a checkpoint; a run that writes there is not disturbed.",
+    help=(
+        "Look into the state of a checkpoint; a run that writes there is not disturbed. It takes memory for the whole state: with the "
+        "backend rocksdb for every key, however small the run's own state_memory is."
+    ),
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from gillnet._kernel import Batch
 from gillnet.lifecycle.comparers import SESSIONS, JoinComparer, MatchComparer, SessionComparer
 from gillnet.lifecycle.consistency import Consistency, RowComparer
-from gillnet.plan.patterns import PatternNode
 from gillnet.runtimes.batch import BatchOptions, BatchPart, BatchRuntime
 from gillnet.runtimes.embedded.matches import MATCHES
 
@@ -56,7 +55,7 @@ def verify(
 def _outputs(run: FinishedRun) -> list[str]:
     """Return the outputs beside the rows that have revisions."""
     names = [SESSIONS] if run.plan.sessions is not None else []
-    if any(isinstance(feature, PatternNode) for feature in run.plan.features):
+    if run.plan.has_patterns:
         names.append(MATCHES)
     return names + [f"joins.{join.name}" for join in run.plan.joins]
 

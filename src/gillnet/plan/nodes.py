@@ -192,6 +192,11 @@ class PipelinePlan:
     max_partial_matches: int = 1_000
     version: int = PLAN_VERSION
 
+    @property
+    def has_patterns(self) -> bool:
+        """Whether a feature is about a sequence of events."""
+        return any(isinstance(feature, PatternNode) for feature in self.features)
+
     def stream(self, name: str) -> StreamNode:
         """Return the stream of that name; KeyError if there is none."""
         return {stream.name: stream for stream in self.streams}[name]

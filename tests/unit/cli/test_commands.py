@@ -80,6 +80,24 @@ def test_explain_prints_the_plan(gillnet: Command, app_file: Path, name: str) ->
     assert printed.exit_code == written.exit_code == 0
 
 
+def test_explain_says_what_leaves_memory_where_the_configuration_has_a_disk_for_it(
+    gillnet: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "gillnet.toml").write_text('[options]\nstate_backend = "rocksdb"\n')
+    told = gillnet("explain", "takeover").stdout
+    [leaves] = [line for line in told.splitlines() if "may leave memory" in line]
+    stays = told[told.index("  stays in memory") :]
+    keyed = [f"payments by {key}" for key in ("card_id", "device_id", "ip")]
+    assert leaves.split("memory  ")[1].split("; ") == [f"events of {name}" for name in ("clicks by user_id", *keyed)]
+    assert "ids of payments" in stays
+    assert "patterns" in stays
+    assert all(line == line.rstrip() for line in told.splitlines())
+    (tmp_path / "gillnet.toml").write_text("[options]\n")
+    assert "memory" not in gillnet("explain", "takeover").stdout
+    (tmp_path / "other.toml").write_text('[options]\nstate_backend = "rocksdb"\n')
+    assert gillnet("explain", "takeover", "--config", "other.toml").stdout == told
+
+
 def test_what_is_simulated_into_files_and_run_from_them_adds_up(
     gillnet: Command, app_file: Path, tmp_path: Path
 ) -> None:

@@ -162,6 +162,19 @@ CASES: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
         load(fetched_per_record=0.9, keys_resident=250e6, keys_budget=256e6, keys_on_disk=2e9),
         load(fetched_per_record=0.02, keys_resident=250e6, keys_budget=256e6, keys_on_disk=2e9),
     ),
+    (
+        "keys_crowded_out",
+        "warning",
+        load(fetched_per_record=0.9, keys_resident=30e6, keys_budget=256e6, keys_on_disk=2e9),
+        load(fetched_per_record=0.9, keys_resident=250e6, keys_budget=256e6, keys_on_disk=2e9),
+    ),
+    (
+        "keys_crowded_out",
+        "warning",
+        load(fetched_per_record=0.9, keys_resident=30e6, keys_budget=256e6, keys_on_disk=2e9)
+        | {"operators": (cards(), late("ids", 200 * MB))},
+        load(fetched_per_record=0.1, keys_resident=30e6, keys_budget=256e6, keys_on_disk=2e9),
+    ),
 ]  # fmt: skip
 
 
@@ -224,6 +237,16 @@ def test_what_this_build_cannot_be_told_is_not_advised() -> None:
     assert "--workers" not in plain
     assert 'options.state_backend = "rocksdb"' in able
     assert "--workers 4" in able
+
+
+def test_what_crowds_keys_out_of_memory_is_named_and_keys_are_not() -> None:
+    crowded = load(fetched_per_record=0.9, keys_resident=30e6, keys_budget=256e6, keys_on_disk=2e9)
+    held = {"operators": (cards(), late("ids", 150 * MB), late("revisable rows", 70 * MB))}
+    finding = found(readings(**crowded, **held))["keys_crowded_out"]
+    assert finding.figures["stays_bytes"] == 220 * MB
+    assert "payments ids" in finding.title
+    assert "card_id" not in finding.title
+    assert "cold_keys" not in found(readings(**crowded, **held))
 
 
 def test_a_long_window_says_what_a_shorter_one_would_cost() -> None:

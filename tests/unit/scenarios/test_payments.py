@@ -123,15 +123,21 @@ def test_the_shipped_model_finds_much_of_the_fraud_of_unseen_people_but_not_all(
 
 def test_flagged_payments_carry_reasons_and_the_score_rules_come_from_the_score():
     simulation = Simulation(unseen(12, 2))
-    sink = MemorySink()
+    sinks = {"alerts": MemorySink(), "decisions": MemorySink()}
     EmbeddedRuntime(
         pipeline.plan,
         sources=interleaved_sources(simulation, "payments", "clicks"),
-        outputs=Outputs(lambda name: sink if name == "alerts" else None),
+        outputs=Outputs(sinks.get),
         scorer=choose_scorer(ModelRegistry().load(pipeline.plan.model.ref)),
     ).run()
-    alerts = [json.loads(value) for value in sink.values]
+    alerts, decisions = ([json.loads(value) for value in sinks[name].values] for name in ("alerts", "decisions"))
     assert alerts
+    # Only what is flagged is explained, in the decisions as in the alerts.
+    explained = {row["tx_id"]: row["contributions"] for row in decisions if row.get("contributions")}
+    assert explained == {alert["tx_id"]: alert["contributions"] for alert in alerts}
+    allowed = [row for row in decisions if row["decision"] == "allow"]
+    assert len(allowed) == len(decisions) - len(alerts) > 1_000
+    assert not any("contributions" in row for row in allowed)
     for alert in alerts:
         assert alert["reasons"]
         assert alert["contributions"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from gillnet.connectors.kafka.client import SILENT_S, BrokerWatch, Settings, make_client, readable
+from gillnet.connectors.kafka.watchdog import WatchedProducer
 from gillnet.core.errors import FencedError, SinkError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class ProducerQueue:
     Attributes
     ----------
     client
-        librdkafka's producer.
+        librdkafka's producer, and a watchdog that ends the process should a call of it hang.
     """
 
     def __init__(
@@ -110,7 +111,8 @@ class ProducerQueue:
             "delivery.report.only.error": True,
             "error_cb": watch,
         }
-        self.client: Any = make_client(Producer, {**shared, **config}, settings=settings, what=what)
+        client = make_client(Producer, {**shared, **config}, settings=settings, what=what)
+        self.client = WatchedProducer(client, what=what)
 
     def __len__(self) -> int:
         """Return the records that wait for their acknowledgement."""

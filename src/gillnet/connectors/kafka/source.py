@@ -28,6 +28,7 @@ from gillnet.connectors.kafka.client import (
     Settings,
     check_settings,
     check_topic,
+    is_incremental,
     make_client,
     readable,
 )
@@ -167,13 +168,14 @@ class KafkaSource:
         self._log = structlog.get_logger("gillnet.kafka").bind(topic=topic, role="source")
         self._watch = BrokerWatch(topic=topic, role="source", settings=self._settings, clock=self._clock)
         self._start: StartPosition = start
-        self._incremental = _is_incremental(self._settings)
+        self._incremental = is_incremental(self._settings)
         self._assigned_once = False
         # Where each assigned partition was begun; may be logical, such as OFFSET_END.
         self._begins: dict[int, int] = {}
         self._positions: dict[int, int] = {}  # The offset after the last one that `poll` returned.
         self._given: dict[int, int] = {}  # Where a run's own checkpoint says to begin.
-        self._kept = KeptPartitions(what)
+        session_s = int(self._settings.get("session.timeout.ms", 45_000)) / 1_000
+        self._kept = KeptPartitions(what, wait_s=session_s + _REQUEST_TIMEOUT_S, clock=self._clock)
         self._replaying: StretchReader | None = None
         self._subscribed = False
         self._only = partition
@@ -219,6 +221,7 @@ class KafkaSource:
             if self._only not in partitions:
                 raise SourceError(f"{self._what}: it has no partition {self._only}, but {len(partitions)} of them.")
             partitions = [self._only]
+        self._needed = partitions
         if until_end:
             try:
                 self._bounded = BoundedRead({p: self._watermarks(p, timeout_s=timeout_s) for p in partitions})
@@ -256,6 +259,7 @@ class KafkaSource:
                 messages = [m for m in messages if m.offset() < self._bounded.end(m.partition())]
                 partitions = [message.partition() for message in messages]
             self._positions.update((p, offset + 1) for p, offset in last.items() if p in self._begins)
+            self._kept.read(last)
         for event in events:
             self._on_event(event)
         self._tend(heard=bool(messages))
@@ -349,7 +353,7 @@ class KafkaSource:
         if heard and not self._watch.away:
             self._note_answer()
         else:
-            # While the broker is away, records are no sign of it: they may have waited in the local queue.
+            # While it is away, records are no sign of the broker: they may have waited in the local queue.
             self._probe_if_due()
         if self._bounded is not None and not heard:
             self._ask_the_group(self._bounded)
@@ -431,11 +435,14 @@ class KafkaSource:
 
     def _on_assign(self, _consumer: object, partitions: list[Any]) -> None:
         begins = self._begin_offsets([partition.partition for partition in partitions])
-        begins |= {p: self._given.pop(p) for p in begins if p in self._given}
+        given = {p: self._given.pop(p) for p in begins if p in self._given}
+        begins |= given
         self._begins.update(begins)
         self._positions.update((p, offset) for p, offset in begins.items() if offset >= 0)
         self._take([TopicPartition(self.topic, p, offset) for p, offset in begins.items()])
-        self._kept.assigned(begins)
+        if self._kept.assigned(given, self._begins):
+            hold = self._consumer.pause if self._kept.waits else self._consumer.resume
+            hold([TopicPartition(self.topic, p) for p in self._begins])
         if begins and not self._assigned_once:
             self._assigned_once = True
             if self._start == "latest":
@@ -464,6 +471,7 @@ class KafkaSource:
                 ids, OFFSET_END if self._start == "latest" and not self._assigned_once else OFFSET_STORED
             )
         self._committed.update((f.partition, f.offset) for f in found if f.offset >= 0)
+        self._kept.committed(found)
         return {f.partition: f.offset if f.offset >= 0 else OFFSET_BEGINNING for f in found}
 
     def _watermarks(self, partition_id: int, *, timeout_s: float) -> tuple[int, int]:
@@ -518,18 +526,19 @@ class KafkaSource:
 
     def mark(self) -> dict[int, int]:
         """Return the offset after the last record of each partition that `poll` returned."""
-        # A partition that is not assigned yet is where a checkpoint says.
-        return {**self._given, **self._positions}
+        # A partition that is not assigned yet is where a checkpoint says; one that has had no record yet, at its beginning.
+        unread = {p: begin for p, begin in self._begins.items() if begin == OFFSET_BEGINNING}
+        return {**self._given, **unread, **self._positions}
 
     def start_at(self, mark: Mapping[int, int]) -> None:
         """Begin the partitions of a mark there when they are first assigned, whatever the group committed."""
         self._given = dict(mark)
-        self._kept.begin()
+        self._kept.begin(self._needed)
 
     def commit_to(self, mark: object) -> None:
         """Commit the positions of a mark, as `commit` does; partitions that were taken away since are left out."""
         assert isinstance(mark, dict)
-        mine = ((p, offset) for p, offset in mark.items() if p in self._begins)
+        mine = ((p, offset) for p, offset in mark.items() if p in self._begins and offset >= 0)
         self._to_commit.update((p, offset) for p, offset in mine if self._committed.get(p, -1) != offset)
         self._send_commit()
 
@@ -537,7 +546,7 @@ class KafkaSource:
         if self._commit_in_flight or not self._to_commit:
             return
         self._retry_commit_at_s = None
-        offsets = [TopicPartition(self.topic, p, offset) for p, offset in self._to_commit.items()]
+        offsets = [TopicPartition(self.topic, p, offset, self._kept.note(p)) for p, offset in self._to_commit.items()]
         try:
             self._consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
@@ -589,11 +598,3 @@ class KafkaSource:
             if self._replaying is not None:
                 self._replaying.close()
             self._consumer.close()
-
-
-def _is_incremental(settings: Settings) -> bool:
-    """Whether the group's protocol hands partitions over one by one; librdkafka then wants other calls."""
-    return (
-        "cooperative" in settings.get("partition.assignment.strategy", "")
-        or settings.get("group.protocol") == "consumer"
-    )

@@ -153,4 +153,39 @@ def cold_keys(readings: Readings) -> Iterator[Finding]:
     )
 
 
-RULES = (falling_behind, slow_rows, revisions_behind, cold_keys)
+def keys_crowded_out(readings: Readings) -> Iterator[Finding]:
+    """Find keys that are read from disk since what cannot leave memory has taken theirs."""
+    load = readings.load
+    fetched = load.fetched_per_record
+    if fetched is None or fetched < _OFTEN_FETCHED or load.keys_resident >= 0.5 * load.keys_budget:
+        return
+    stays = {
+        operator.name + " " + operator.kind: operator.bytes
+        for operator in readings.operators
+        if operator.kind != "windows"
+    }
+    largest = sorted(stays.items(), key=lambda item: -item[1])[:3]
+    told = ", ".join(f"{name} {size(taken)}" for name, taken in largest) or "ids, rows, patterns, joins and sessions"
+    yield Finding(
+        rule="keys_crowded_out",
+        severity="warning",
+        title=(
+            f"Each record reads {fetched:.2f} keys from disk, since keys have {size(load.keys_resident)} of the {size(load.keys_budget)} "
+            f"for state in memory: what cannot leave it takes the rest ({told})."
+        ),
+        figures={
+            "fetched_per_record": round(fetched, 3),
+            "resident_bytes": load.keys_resident,
+            "budget_bytes": load.keys_budget,
+            "stays_bytes": sum(stays.values()),
+        },
+        advice=(
+            "Give state more memory: two fifths of state_memory are for what stays and for keys together, and keys are to have most of it.",
+            "Or let less stay: a shorter allowed_lateness keeps fewer ids and rows, and revisions=False keeps no rows.",
+        ),
+        settings=('options.state_memory = "…"',),
+        effect=min(fetched, 1.0) * 0.6,
+    )
+
+
+RULES = (falling_behind, slow_rows, revisions_behind, cold_keys, keys_crowded_out)

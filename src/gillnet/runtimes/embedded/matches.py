@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from gillnet.operators.encode import record_keys
 from gillnet.operators.records import match_encoder
-from gillnet.plan.patterns import PatternNode
 
 if TYPE_CHECKING:
     from gillnet._kernel import Batch
@@ -32,7 +31,7 @@ class MatchStage:
     """
 
     def __init__(self, plan: PipelinePlan) -> None:
-        self.wanted = any(isinstance(feature, PatternNode) for feature in plan.features)
+        self.wanted = plan.has_patterns
         self._encoder = match_encoder()
 
     def withdrawn(self, rows: Batch) -> int:
