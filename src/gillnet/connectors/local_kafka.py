@@ -310,7 +310,7 @@ def _check_client() -> None:
         ) from error
 
 
-def find_java() -> str:
+def find_java(what: str = "Local Kafka") -> str:
     """Return the path of a Java of version 17 or newer: the one in ``JAVA_HOME``, else on the ``PATH``.
 
     Raises
@@ -324,12 +324,17 @@ def find_java() -> str:
     home = os.environ.get("JAVA_HOME")
     java = shutil.which(str(Path(home) / "bin" / "java")) if home else shutil.which("java")
     if java is None:
-        raise ConfigurationError(f"Local Kafka: no Java was found; {mend}.")
+        raise ConfigurationError(f"{what}: no Java was found; {mend}.")
     told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr  # noqa: S603
     version = re.search(r'version "(\d+)', told)
     if version is None or int(version.group(1)) < JAVA_VERSION:
-        raise ConfigurationError(f"Local Kafka: {java} is not Java {JAVA_VERSION} or newer; {mend}.")
+        raise ConfigurationError(f"{what}: {java} is not Java {JAVA_VERSION} or newer; {mend}.")
     return java
+
+
+def cache_directory() -> Path:
+    """Return where brokers' jars are kept for the next start, whichever project or user's shell asks."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gillnet"
 
 
 def fetch_kafka() -> Path:
@@ -342,7 +347,7 @@ def fetch_kafka() -> Path:
     ConfigurationError
         If Maven is missing or cannot fetch.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gillnet"
+    cache = cache_directory()
     home = cache / f"kafka-{KAFKA_VERSION}"
     libs = home / "libs"
     if libs.is_dir():
