@@ -43,7 +43,7 @@ demo: $(if $(KAFKA),check-kafka) setup ## both scenarios; KAFKA=1: through a rea
 	@$(BIN)/gillnet demo $(if $(KAFKA),--kafka)
 
 .PHONY: test
-test: check-kafka lint test-rust test-python ## what CI runs: lint, types, layers, Rust, Python, the real Kafka
+test: check-kafka lint test-rust test-python ## what CI runs: lint, types, layers, Rust, Python, the real Kafka and Pulsar
 
 .PHONY: lint
 lint: setup ## ruff, mypy, import-linter, rustfmt, clippy
@@ -71,17 +71,17 @@ test-rust: check-tools ## the Rust tests
 	cargo test $(CARGO_FLAGS) --quiet
 
 .PHONY: test-python
-test-python: check-kafka setup ## every Python test, the real Kafka and the examples in docstrings included
-	@echo "== Python tests, with the real Kafka"
+test-python: check-kafka setup ## every Python test, the real Kafka and Pulsar and the examples in docstrings included
+	@echo "== Python tests, with the real Kafka and Pulsar"
 	$(BIN)/pytest
 
 .PHONY: test-unit
 test-unit: setup ## the Python tests that need no broker
-	$(BIN)/pytest -m "not kafka"
+	$(BIN)/pytest -m "not kafka and not pulsar"
 
 .PHONY: test-integration
-test-integration: check-kafka setup ## the Python tests that need a broker
-	$(BIN)/pytest -m kafka
+test-integration: check-kafka setup ## the Python tests that need a broker, Kafka or Pulsar
+	$(BIN)/pytest -m "kafka or pulsar"
 
 .PHONY: test-deep
 test-deep: setup fuzz ## 10,000 examples a property, a minute of fuzzing a target, Rust with overflow checks; hours
