@@ -16,10 +16,10 @@ from gillnet.app.reading import bounded, read_records
 from gillnet.app.runs import check_streams
 from gillnet.app.sinks import SinkRoutes
 from gillnet.connectors.pulsar_uri import SCHEMES as PULSAR
+from gillnet.connectors.pulsar_uri import refuse_reading_again
 from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.messages import RawBatch
-from gillnet.core.secrets import without_parameters
 from gillnet.operators.decode import stream_decoder
 from gillnet.operators.progress import END_OF_TIME_US
 from gillnet.plan.nodes import PipelinePlan, StreamNode
@@ -113,13 +113,9 @@ class FinishedRun:
 
     def _source(self, stream: str) -> Iterator[pa.RecordBatch]:
         uri = self._config.sources[stream]
-        scheme = parse_uri(uri, what=f"Source of {stream}").scheme
-        if scheme in PULSAR:
-            raise ConfigurationError(
-                f"Source of {stream}: {without_parameters(uri)} cannot be read again without moving the run's subscription; give the "
-                "--history that the run kept."
-            )
-        if scheme == "kafka":
+        parsed = parse_uri(uri, what=f"Source of {stream}")
+        refuse_reading_again(parsed, what=f"Source of {stream}")
+        if parsed.scheme == "kafka":
             uri = bounded(uri, stream)
         schema = self.plan.stream(stream).schema
         yield from source_events(self.plan, open_source(uri, stream=stream, schema=schema, settings=self._config.kafka))

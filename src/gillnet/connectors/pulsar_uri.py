@@ -100,6 +100,21 @@ def pulsar_sink(uri: ConnectorUri, *, settings: Settings | None, clock: Clock | 
     return sink
 
 
+def refuse_reading_again(uri: ConnectorUri, *, what: str) -> None:
+    """Refuse to read a topic beside the run that reads it.
+
+    Raises
+    ------
+    ConfigurationError
+        If the URI is of Pulsar.
+    """
+    if uri.scheme in SCHEMES:
+        raise ConfigurationError(
+            f"{what}: {uri.shown} is read through a subscription, which would keep what nobody reads any more; give the --history that "
+            "a run kept, or a file."
+        )
+
+
 def _address(uri: ConnectorUri, *, what: str) -> tuple[str, str]:
     """Return the service's URL and ``tenant/namespace/topic``."""
     if not uri.address:

@@ -18,6 +18,7 @@ from gillnet.connectors.pulsar.client import check_settings
 from gillnet.connectors.pulsar.places import ids_of, key_and_properties, place_of, stretch_of
 from gillnet.connectors.uri import open_sink, open_source
 from gillnet.core.errors import ConfigurationError
+from gillnet.lifecycle.lateness.opening import open_bounded
 
 TOPIC = "pulsar://127.0.0.1:9/t/n/p"
 
@@ -35,6 +36,7 @@ TOPIC = "pulsar://127.0.0.1:9/t/n/p"
         (f"{TOPIC}?type=shared", "the subscription type 'shared' is unknown; use exclusive, failover or key_shared"),
         (f"{TOPIC}?start=now", "start='now' is unknown"),
         (f"{TOPIC}?start=latest&type=key_shared", "would move a key_shared subscription"),
+        (f"{TOPIC}?until_end=true&type=failover", "until_end=true cannot be told of a failover subscription"),
         (f"{TOPIC}?event_time=amount", "no Timestamp column of that name"),
         ("pulsar://me:secret@h:1/t/n/p", "must not hold a user or password"),
     ],
@@ -45,6 +47,11 @@ def test_a_wrong_source_says_what_is_right(uri: str, told: str) -> None:
         open_source(uri, stream="s", schema=schema)
     assert told in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_commands_that_read_a_stream_again_refuse_a_subscription() -> None:
+    with pytest.raises(ConfigurationError, match=r"is read through a subscription.*give the --history"):
+        open_bounded("payments", TOPIC, schema=None, kafka={})
 
 
 def test_a_sink_has_no_parameters() -> None:

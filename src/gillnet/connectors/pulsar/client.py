@@ -102,7 +102,7 @@ def open_admin(settings: Settings) -> PulsarAdmin | None:
     """Return the admin API that the settings name, if any."""
     url = settings.get("admin_url", "")
     certificates = settings.get("tls_trust_certs_file", "")
-    return PulsarAdmin(url, token=settings.get("token", ""), ca_file=certificates, timeout_s=2.0) if url else None
+    return PulsarAdmin(url, token=settings.get("token", ""), ca_file=certificates, timeout_s=1.0) if url else None
 
 
 _MEANINGS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (

@@ -45,6 +45,7 @@ _TYPES = {
 }
 _BUSY_RETRY_S = 0.5
 _SAMPLED_EVERY_S = 2.0
+_ASKED_AGAIN_S = 60.0
 _QUIET_S = 2.0
 
 
@@ -117,7 +118,7 @@ class PulsarSource:
         self.topic = topic
         self.subscription = subscription
         self._what = f"Pulsar source {topic!r} at {service_url}"
-        _check_choices(subscription_type, start, self._what)
+        _check_choices(subscription_type, start, until_end=until_end, what=self._what)
         self._type, self._start = subscription_type, start
         self._service_url = service_url
         self._settings = check_settings(settings, what=self._what)
@@ -406,10 +407,15 @@ class PulsarSource:
             return 0
         now_s = self._clock.monotonic_s()
         if self._admin is not None and now_s - self._sampled_s >= _SAMPLED_EVERY_S:
-            self._sampled_s = now_s
-            found = [self._backlog(number) for number in self._topics]
-            told = [backlog for backlog in found if backlog is not None]
-            self._lag = max(0, sum(told) - self._acks.waiting) if len(told) == len(found) else None
+            self._sampled_s, self._lag = now_s, 0
+            for number in self._topics:
+                backlog = self._backlog(number)
+                if backlog is None:
+                    # Whoever does not answer must not hold the run up again and again.
+                    self._sampled_s, self._lag = now_s + _ASKED_AGAIN_S, None
+                    break
+                kept = self._keeps and number in self._positions  # The last record read, which stays unacknowledged.
+                self._lag += max(0, backlog - kept)
         return self._lag
 
     # Acknowledging
@@ -445,7 +451,7 @@ class PulsarSource:
             self._client.close()
 
 
-def _check_choices(subscription_type: str, start: str, what: str) -> None:
+def _check_choices(subscription_type: str, start: str, *, until_end: bool, what: str) -> None:
     if subscription_type not in _TYPES:
         raise ConfigurationError(
             f"{what}: the subscription type {subscription_type!r} is unknown; use exclusive, failover or key_shared."
@@ -455,6 +461,12 @@ def _check_choices(subscription_type: str, start: str, what: str) -> None:
     if start != "committed" and subscription_type != "exclusive":
         raise ConfigurationError(
             f"{what}: start={start} would move a {subscription_type} subscription under its other consumers; leave start out, or use "
+            "?type=exclusive."
+        )
+
+    if until_end and subscription_type != "exclusive":
+        raise ConfigurationError(
+            f"{what}: until_end=true cannot be told of a {subscription_type} subscription, since others read from it too; use "
             "?type=exclusive."
         )
 
