@@ -43,7 +43,7 @@ demo: $(if $(KAFKA),check-kafka) setup ## both scenarios; KAFKA=1: through a rea
 	@$(BIN)/gillnet demo $(if $(KAFKA),--kafka)
 
 .PHONY: test
-test: check-kafka check-flink lint test-rust test-python ## what CI runs: lint, types, layers, Rust, Python, the real Kafka and Flink
+test: check-kafka check-flink lint test-rust test-python ## what CI runs: lint, types, layers, Rust, Python, the real Kafka, Pulsar and Flink
 
 .PHONY: lint
 lint: setup ## ruff, mypy, import-linter, rustfmt, clippy
@@ -71,17 +71,17 @@ test-rust: check-tools ## the Rust tests
 	cargo test $(CARGO_FLAGS) --quiet
 
 .PHONY: test-python
-test-python: check-kafka check-flink setup ## every Python test, the real Kafka and Flink and the examples in docstrings included
-	@echo "== Python tests, with the real Kafka and Flink"
+test-python: check-kafka check-flink setup ## every Python test, the real Kafka, Pulsar and Flink and the examples in docstrings included
+	@echo "== Python tests, with the real Kafka, Pulsar and Flink"
 	$(BIN)/pytest
 
 .PHONY: test-unit
 test-unit: setup ## the Python tests that need no broker and no cluster
-	$(BIN)/pytest -m "not kafka and not flink"
+	$(BIN)/pytest -m "not kafka and not pulsar and not flink"
 
 .PHONY: test-integration
-test-integration: check-kafka setup ## the Python tests that need a broker
-	$(BIN)/pytest -m kafka
+test-integration: check-kafka setup ## the Python tests that need a broker, Kafka or Pulsar
+	$(BIN)/pytest -m "kafka or pulsar"
 
 .PHONY: test-flink
 test-flink: check-flink setup ## the Python tests that need a Flink cluster

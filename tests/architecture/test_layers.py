@@ -17,6 +17,7 @@ MODULES = sorted(SOURCES.rglob("*.py"))
 #: Clients and engines: each has one home, and a program that does not use it does not pay for it.
 HEAVY = (
     "confluent_kafka",
+    "pulsar",
     "rocksdict",
     "xgboost",
     "sklearn",

@@ -16,6 +16,10 @@ alerts = "-"
 "security.protocol" = "SASL_SSL"
 "sasl.password" = "${KAFKA_PASSWORD}"    # from the environment
 
+[pulsar]
+token = "${PULSAR_TOKEN}"                # or token_file; for `gillnet.connectors.pulsar.client.SETTINGS`
+admin_url = "http://broker:8080"
+
 [options]
 latency_budget = "10ms"
 state_backend = "rocksdb"                # keys that are cold on this machine's disk: pip install 'gillnet[rocksdb]'
@@ -42,7 +46,7 @@ from gillnet.runtimes.embedded import RuntimeOptions
 
 DEFAULT_FILE = "gillnet.toml"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_SECTIONS = ("sources", "sinks", "kafka", "options", "models", "history", "checkpoints")
+_SECTIONS = ("sources", "sinks", "kafka", "pulsar", "options", "models", "history", "checkpoints")
 _PATHS = ("models", "history", "checkpoints")
 
 
@@ -79,6 +83,8 @@ class RunConfig:
         For every output without a URI of its own: a URI with ``{name}``, or a directory; None for none.
     kafka
         librdkafka's settings, passed through.
+    pulsar
+        The settings of Pulsar's clients.
     models
         The model registry's directory; None for the packaged models only.
     history
@@ -96,11 +102,16 @@ class RunConfig:
     sinks: Mapping[str, str] = field(default_factory=dict, repr=False)
     default_sink: str | None = field(default=None, repr=False)
     kafka: Mapping[str, str] = field(default_factory=dict, repr=False)
+    pulsar: Mapping[str, str] = field(default_factory=dict, repr=False)
     models: Path | None = None
     history: Path | None = None
     checkpoints: str | None = field(default=None, repr=False)
     state: StateConfig = field(default_factory=StateConfig)
     options: RuntimeOptions = field(default_factory=RuntimeOptions)
+
+    def connection(self, uri: str) -> Mapping[str, str]:
+        """Return the settings of the connector that a URI names."""
+        return self.pulsar if uri.startswith(("pulsar:", "pulsar+ssl:")) else self.kafka
 
     def changed(
         self,
@@ -127,12 +138,16 @@ class RunConfig:
         ConfigurationError
             If one has no ``=``, or its key is unknown.
         """
-        sections: dict[str, dict[str, Any]] = {"kafka": {}, "options": {}}
+        sections: dict[str, dict[str, Any]] = {"kafka": {}, "pulsar": {}, "options": {}}
         for text in settings:
             key, value = _pair(text, what="--set", example="kafka.security.protocol=SSL")
             section, dot, name = key.partition(".")
             if section not in sections or not dot or not name:
-                known = ("kafka.<setting>", *(f"options.{option}" for option in (*_OPTIONS, *_STATE)))
+                known = (
+                    "kafka.<setting>",
+                    "pulsar.<setting>",
+                    *(f"options.{option}" for option in (*_OPTIONS, *_STATE)),
+                )
                 raise ConfigurationError(f"--set {key}=...: the key {key!r} is unknown{nearest(key, known)}.")
             sections[section][name] = value
             if is_secret(name):
@@ -145,6 +160,7 @@ class RunConfig:
             },
             sinks={**self.sinks, **_pairs(sinks, what="--sink", example="decisions=kafka://localhost:9092/decisions")},
             kafka={**self.kafka, **sections["kafka"]},
+            pulsar={**self.pulsar, **sections["pulsar"]},
             default_sink=default_sink or self.default_sink,
             models=models or self.models,
             history=history or self.history,
@@ -201,6 +217,7 @@ def _from_toml(content: Mapping[str, Any], path: Path) -> RunConfig:
         sinks=sinks,
         default_sink=default,
         kafka=_texts(_flat(content.get("kafka", {})), what=f"{path}: [kafka]"),
+        pulsar=_texts(content.get("pulsar", {}), what=f"{path}: [pulsar]"),
         models=_directory(content, "models", path),
         history=_directory(content, "history", path),
         checkpoints=_place(content, "checkpoints", path),

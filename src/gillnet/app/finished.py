@@ -15,6 +15,8 @@ from gillnet.app.config import RunConfig
 from gillnet.app.reading import bounded, read_records
 from gillnet.app.runs import check_streams
 from gillnet.app.sinks import SinkRoutes
+from gillnet.connectors.pulsar_uri import SCHEMES as PULSAR
+from gillnet.connectors.pulsar_uri import refuse_reading_again
 from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.messages import RawBatch
@@ -50,7 +52,7 @@ class FinishedRun:
     def __init__(self, plan: PipelinePlan, config: RunConfig) -> None:
         self.plan = plan
         self._config = config
-        self._uris = SinkRoutes(plan, config.sinks, default=config.default_sink, kafka=config.kafka).uris
+        self._uris = SinkRoutes(plan, config.sinks, default=config.default_sink).uris
         if "decisions" not in self._uris:
             raise ConfigurationError(
                 "There are no decisions to read: say where the run wrote them, with --sinks or --sink decisions=..., as it was run."
@@ -111,7 +113,9 @@ class FinishedRun:
 
     def _source(self, stream: str) -> Iterator[pa.RecordBatch]:
         uri = self._config.sources[stream]
-        if parse_uri(uri, what=f"Source of {stream}").scheme == "kafka":
+        parsed = parse_uri(uri, what=f"Source of {stream}")
+        refuse_reading_again(parsed, what=f"Source of {stream}")
+        if parsed.scheme == "kafka":
             uri = bounded(uri, stream)
         schema = self.plan.stream(stream).schema
         yield from source_events(self.plan, open_source(uri, stream=stream, schema=schema, settings=self._config.kafka))
@@ -156,7 +160,7 @@ def _events_of(history: History, stream: StreamNode) -> Iterator[pa.RecordBatch]
 def _ends(source: str) -> bool:
     """Whether a source comes to an end by itself."""
     parsed = parse_uri(source, what="Source")
-    return parsed.scheme != "kafka" or parsed.parameters.get("until_end") == "true"
+    return parsed.scheme not in ("kafka", *PULSAR) or parsed.parameters.get("until_end") == "true"
 
 
 def _is_file(uri: str) -> bool:

@@ -12,6 +12,7 @@ from gillnet.app.config import RunConfig
 from gillnet.app.recording import RunRecorder
 from gillnet.app.simulated import SCHEME, SimulatorScheme
 from gillnet.app.sinks import SinkRoutes, create_topics
+from gillnet.connectors.pulsar_uri import SCHEMES as PULSAR
 from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.naming import nearest
@@ -24,6 +25,8 @@ from gillnet.simulator.streams import STREAMS
 from gillnet.state import CheckpointStore, FileJournal, RocksDBBackend
 from gillnet.state.rocksdb import MEMORY
 from gillnet.stores.history import HistoryWriter
+
+_GROUPS = {"group": "consumer group", "subscription": "subscription"}
 
 WrapSink = Callable[[str, Sink | None], Sink | None]
 
@@ -66,7 +69,7 @@ def build_runtime(
     plan = pipeline.plan
     check_streams(plan, config.sources)
     scorer = choose_model_scorer(plan, config.models)
-    routes = SinkRoutes(plan, config.sinks, default=config.default_sink, kafka=config.kafka)
+    routes = SinkRoutes(plan, config.sinks, default=config.default_sink, connection=config.connection)
     exactly_once = config.options.delivery == "exactly-once"
     if exactly_once:
         check_exactly_once(config, routes)
@@ -248,7 +251,7 @@ def open_history(config: RunConfig, checkpoints: Checkpoints | None, lane: int =
 
 
 def with_groups(plan: PipelinePlan, sources: Mapping[str, str]) -> dict[str, str]:
-    """Return the URIs of the sources, each Kafka topic with a consumer group of its own.
+    """Return the URIs of the sources, each Kafka topic with a consumer group of its own, each Pulsar topic with a subscription.
 
     A group is balanced anew whenever a reader joins it, and then reads again what was not committed. So the streams of a run
     must not share one, and neither should two pipelines: by default it is ``gillnet.<pipeline>.<stream>``.
@@ -262,17 +265,20 @@ def with_groups(plan: PipelinePlan, sources: Mapping[str, str]) -> dict[str, str
     taken: dict[tuple[str, str], str] = {}
     for stream, uri in sources.items():
         parsed = parse_uri(uri, what=f"Source of {stream}")
-        if parsed.scheme != "kafka":
+        if parsed.scheme not in ("kafka", *PULSAR):
             continue
-        group = parsed.parameters.get("group", f"gillnet.{plan.name}.{stream}")
-        other = taken.setdefault((parsed.address, group), stream)
+        kind, place = (
+            ("group", parsed.address) if parsed.scheme == "kafka" else ("subscription", parsed.text.partition("?")[0])
+        )
+        group = parsed.parameters.get(kind, f"gillnet.{plan.name}.{stream}")
+        other = taken.setdefault((place, group), stream)
         if other != stream:
             raise ConfigurationError(
-                f"Sources of {other} and {stream}: both would read as the consumer group {group!r}, whose members share the "
-                f"partitions; give each stream a group of its own, such as ?group={group}.{stream}."
+                f"Sources of {other} and {stream}: both would read as the {_GROUPS[kind]} {group!r}, whose members share the "
+                f"partitions; give each stream a {kind} of its own, such as ?{kind}={group}.{stream}."
             )
-        if "group" not in parsed.parameters:
-            uris[stream] = f"{uri}{'&' if '?' in uri else '?'}group={quote(group)}"
+        if kind not in parsed.parameters:
+            uris[stream] = f"{uri}{'&' if '?' in uri else '?'}{kind}={quote(group)}"
     return uris
 
 
@@ -306,13 +312,14 @@ def open_sources(plan: PipelinePlan, config: RunConfig) -> dict[str, Source]:
 
 
 def _source_settings(plan: PipelinePlan, config: RunConfig, stream: str) -> Mapping[str, str]:
-    """Return librdkafka's settings for the source of a stream.
+    """Return the settings for the source of a stream.
 
     A run that goes on from a checkpoint is the same member of its group as the one before it: it takes the partitions at once,
     without waiting until the dead one's session is over, and one that still lives is fenced.
     """
-    if config.checkpoints is None or "partition" in parse_uri(config.sources[stream], what="Source").parameters:
-        return config.kafka
+    parsed = parse_uri(config.sources[stream], what="Source")
+    if config.checkpoints is None or parsed.scheme != "kafka" or "partition" in parsed.parameters:
+        return config.connection(parsed.text)
     return {"group.instance.id": f"gillnet.{plan.name}.{stream}", **config.kafka}
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit, urlunsplit
 
+from gillnet.connectors.pulsar_uri import SCHEMES as PULSAR
 from gillnet.connectors.uri import open_sink, parse_uri
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.naming import nearest
@@ -46,8 +47,8 @@ class SinkRoutes:
         URI by output.
     default
         For the other outputs: a URI with ``{name}``, or a directory.
-    kafka
-        librdkafka's settings.
+    connection
+        Gives the settings of the connector that a URI names.
 
     Raises
     ------
@@ -61,13 +62,13 @@ class SinkRoutes:
         sinks: Mapping[str, str],
         *,
         default: str | None = None,
-        kafka: Mapping[str, str] | None = None,
+        connection: Callable[[str], Mapping[str, str]] = lambda _: {},
     ) -> None:
         names = output_names(plan)
         for name in sinks:
             if name not in names:
                 raise ConfigurationError(f"--sink {name}=...: there is no output {name!r}{nearest(name, names)}.")
-        self._kafka = dict(kafka or {})
+        self._connection = connection
         pattern = None if default is None else place_pattern(default, what="--sinks")
         beside = _beside(next((sinks[name] for name in _MAIN if name in sinks), ""))
         self.uris: dict[str, str] = {}
@@ -100,9 +101,9 @@ class SinkRoutes:
             elif parsed.scheme == "file" and parsed.path not in ("", "-"):
                 make_directory(Path(parsed.path).parent)
         for servers, names in topics.items():
-            create_topics(servers, names, settings=self._kafka)
+            create_topics(servers, names, settings=self._connection("kafka:"))
         for servers, names in aside.items():
-            _create_side_topics(servers, names, settings=self._kafka)
+            _create_side_topics(servers, names, settings=self._connection("kafka:"))
 
     def cluster(self) -> tuple[str, list[str]]:
         """Return the one Kafka cluster that every output goes to, and the topics there.
@@ -138,7 +139,7 @@ class SinkRoutes:
             return None
         if transactions is not None:
             return transactions.sink(parse_uri(uri, what="Sink").path.strip("/"))
-        return open_sink(uri, settings=self._kafka, check=check)
+        return open_sink(uri, settings=self._connection(uri), check=check)
 
 
 def _create_side_topics(servers: str, names: list[str], *, settings: Mapping[str, str]) -> None:
@@ -191,6 +192,8 @@ def _beside(uri: str) -> str | None:
     if parsed.scheme == "kafka":
         parts = urlsplit(uri)
         return urlunsplit((parts.scheme, parts.netloc, "/{name}", parts.query, ""))
+    if parsed.scheme in PULSAR:
+        return f"{parsed.shown.rpartition('/')[0]}/{{name}}"
     if parsed.scheme == "file":
         path, question, query = uri.partition("?")
         place = PurePosixPath(path)

@@ -34,7 +34,7 @@ class SimulatedWriter:
     rate
         Records of the first stream a second; None: as fast as the sinks take them.
     settings
-        ``kafka.<setting>=value`` each.
+        ``kafka.<setting>=value`` or ``pulsar.<setting>=value`` each.
     max_records
         Stop after so many records of the first stream.
     blocked
@@ -62,7 +62,7 @@ class SimulatedWriter:
         max_records: int | None = None,
         blocked: str | None = None,
     ) -> None:
-        kafka = RunConfig().changed(settings=settings).kafka
+        connection = RunConfig().changed(settings=settings).connection
         single = len(streams) == 1 and "{name}" not in to and (to == "-" or parse_uri(to, what="--to").scheme != "file")
         pattern = to if single else place_pattern(to, what="--to")
         self.places: dict[str, str] = {stream: pattern.replace("{name}", stream) for stream in streams}
@@ -74,9 +74,11 @@ class SimulatedWriter:
                 "out, or simulate labels, payments or all."
             )
         # Read before a sink is opened: opening one empties the file that an earlier simulation left.
-        simulation = Simulation(config, blocked=() if blocked is None else read_blocked(blocked, kafka=kafka))
+        simulation = Simulation(
+            config, blocked=() if blocked is None else read_blocked(blocked, kafka=connection("kafka:"))
+        )
         self._sources = interleaved_sources(simulation, self._lead, *others, rate=rate)
-        self._sinks: dict[str, Sink] = {stream: _open(uri, kafka) for stream, uri in self.places.items()}
+        self._sinks: dict[str, Sink] = {stream: _open(uri, connection(uri)) for stream, uri in self.places.items()}
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> dict[str, int]:
         """Write until the simulation ends or ``should_stop``; then flush.
@@ -117,15 +119,15 @@ class SimulatedWriter:
             sink.flush()
 
 
-def _open(uri: str, kafka: Mapping[str, str]) -> Sink:
+def _open(uri: str, settings: Mapping[str, str]) -> Sink:
     parsed = parse_uri(uri, what="--to")
     if parsed.scheme == "kafka":
         topic = parsed.path.strip("/")
         if not (parsed.address and topic):
             raise ConfigurationError(f"--to {without_parameters(uri)}: write it as kafka://localhost:9092/{{name}}.")
-        create_topics(parsed.address, [topic], settings=kafka)
+        create_topics(parsed.address, [topic], settings=settings)
     elif parsed.scheme == "file" and parsed.path != "-":
         make_directory(Path(parsed.path).parent)
         # A simulation is written from its start, so what an earlier one left is replaced.
         uri = uri if "mode=" in uri else f"{uri}{'&' if parsed.parameters else '?'}mode=overwrite"
-    return open_sink(uri, settings=kafka)
+    return open_sink(uri, settings=settings)

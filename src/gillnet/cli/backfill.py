@@ -14,6 +14,7 @@ import typer
 from gillnet.app import RunConfig, choose_model_scorer, load_config, load_pipeline
 from gillnet.cli.numbers import number
 from gillnet.cli.run import App
+from gillnet.connectors.pulsar_uri import refuse_reading_again
 from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.errors import ConfigurationError, DefinitionError
 from gillnet.core.time import duration_us
@@ -171,6 +172,7 @@ def _to_its_end(uri: str, name: str) -> str:
     As a group of its own: a member more in a live run's group would take partitions away from it.
     """
     parsed = parse_uri(uri, what="Source")
+    refuse_reading_again(parsed, what="Source")
     if parsed.scheme != "kafka":
         return uri
     wanted = {"group": f"gillnet.backfill.{name}", "start": "earliest", "until_end": "true"}

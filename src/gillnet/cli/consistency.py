@@ -149,7 +149,7 @@ def _open(place: str, config: RunConfig) -> Sink:
         make_directory(Path(parsed.path).parent)
         # A repair is written anew, whole.
         place = place if "mode=" in place else f"{place}{'&' if parsed.parameters else '?'}mode=overwrite"
-    return open_sink(place, settings=config.kafka)
+    return open_sink(place, settings=config.connection(place))
 
 
 def _print_consistency(plan: PipelinePlan, result: Consistency) -> None:

@@ -2,6 +2,7 @@
 
 ==============================================  =================================================================
 ``kafka://host:port/topic?group=g&start=latest``  Kafka; several hosts with commas; see `KafkaSource` for the parameters
+``pulsar://host:port/tenant/namespace/topic``    Pulsar, ``pulsar+ssl`` with TLS; see `gillnet.connectors.pulsar_uri`
 ``file:///a/b.ndjson``, ``a/b.csv.gz``           a file; ``?format=csv``, for a sink ``?mode=overwrite``;
                                                  a sink ``out/a.csv``, ``out/a.parquet`` writes parts ``out/a-000001.csv``
 ``-``                                            standard input or output, NDJSON
@@ -84,7 +85,8 @@ def open_source(
     schema
         The stream's schema; CSV and Parquet files need it to tell text from numbers.
     settings
-        Passed through to the connector: librdkafka's settings for Kafka. Passwords belong here and not into the URI.
+        Passed through to the connector: librdkafka's settings for Kafka, those of ``[pulsar]`` for Pulsar. Passwords and tokens
+        belong here and not into the URI.
     schemes
         More schemes, by name; they come before the built-in ones.
 
@@ -144,7 +146,7 @@ def parse_uri(uri: str, *, what: str) -> ConnectorUri:
             f"{what}: the URI is empty; write one such as kafka://localhost:9092/payments or a file's path."
         )
     scheme, colon, _ = uri.partition(":")
-    if not colon or not scheme.isidentifier() or len(scheme) == 1:
+    if not colon or not scheme.replace("+", "_").isidentifier() or len(scheme) == 1:
         path, _, query = uri.partition("?")
         return ConnectorUri(
             text=uri, scheme="file", address="", path=path, parameters=_parameters(query, what=what, uri=uri)
@@ -158,7 +160,7 @@ def parse_uri(uri: str, *, what: str) -> ConnectorUri:
     if "@" in parts.netloc:
         raise ConfigurationError(
             f"{what} {scheme}://...: a URI must not hold a user or password, since logs and process lists show it; "
-            "give them as settings (sasl.username, sasl.password)."
+            "give them as settings (sasl.username and sasl.password of [kafka], token of [pulsar])."
         )
     return ConnectorUri(
         text=uri,
@@ -191,7 +193,8 @@ def _choose(factories: Mapping[str, Any], uri: ConnectorUri, *, what: str) -> An
     )
 
 
-def _check_known(uri: ConnectorUri, known: Mapping[str, str], *, what: str) -> None:
+def check_known(uri: ConnectorUri, known: Mapping[str, str], *, what: str) -> None:
+    """Raise `ConfigurationError` where a URI has a parameter that is not known, by its name and meaning."""
     for name in uri.parameters:
         if name not in known:
             told = "; ".join(f"{key} ({meaning})" for key, meaning in known.items()) or "none"
@@ -234,7 +237,7 @@ def _kafka_source(
         "until_end": "true or false",
         "partition": "the only one to read",
     }
-    _check_known(uri, known, what="Source")
+    check_known(uri, known, what="Source")
     until_end = uri.parameters.get("until_end", "false")
     if until_end not in ("true", "false"):
         raise ConfigurationError(f"Source {uri.shown!r}: until_end={until_end!r} is neither true nor false.")
@@ -257,7 +260,7 @@ def _kafka_source(
 
 def _kafka_sink(uri: ConnectorUri, *, settings: Settings | None, clock: Clock | None, check: bool) -> Sink:
     servers, topic = _kafka_address(uri, what="Sink")
-    _check_known(uri, {}, what="Sink")
+    check_known(uri, {}, what="Sink")
     sink: Sink = _need_kafka(what="Sink").KafkaSink(
         topic=topic,
         bootstrap_servers=servers,
@@ -266,6 +269,18 @@ def _kafka_sink(uri: ConnectorUri, *, settings: Settings | None, clock: Clock | 
         clock=clock,
     )
     return sink
+
+
+def _pulsar_source(uri: ConnectorUri, **options: Any) -> Source:
+    from gillnet.connectors.pulsar_uri import pulsar_source
+
+    return pulsar_source(uri, **options)
+
+
+def _pulsar_sink(uri: ConnectorUri, **options: Any) -> Sink:
+    from gillnet.connectors.pulsar_uri import pulsar_sink
+
+    return pulsar_sink(uri, **options)
 
 
 def _file_path(uri: ConnectorUri, *, what: str) -> str:
@@ -286,7 +301,7 @@ def _file_source(
 ) -> Source:
     from gillnet.connectors.files import FileSource
 
-    _check_known(uri, {"format": "ndjson, csv or parquet"}, what="Source")
+    check_known(uri, {"format": "ndjson, csv or parquet"}, what="Source")
     kind = uri.parameters.get("format")
     if kind not in (None, "ndjson", "csv", "parquet"):
         raise ConfigurationError(f"Source {uri.shown!r}: format={kind!r} is unknown; use ndjson, csv or parquet.")
@@ -296,7 +311,7 @@ def _file_source(
 def _file_sink(uri: ConnectorUri, *, clock: Clock | None, **_: object) -> Sink:
     from gillnet.connectors.files import FileSink, PartSink
 
-    _check_known(uri, {"mode": "append or overwrite"}, what="Sink")
+    check_known(uri, {"mode": "append or overwrite"}, what="Sink")
     path, mode = _file_path(uri, what="Sink"), uri.parameters.get("mode", "append")
     if path.endswith((".csv", ".parquet")):
         return PartSink(path, mode=mode, clock=clock)  # type: ignore[arg-type]
@@ -320,5 +335,17 @@ def _memory_sink(uri: ConnectorUri, **_: object) -> Sink:  # noqa: ARG001
     return MemorySink()
 
 
-_SOURCES: dict[str, SourceFactory] = {"kafka": _kafka_source, "file": _file_source, "memory": _memory_source}
-_SINKS: dict[str, SinkFactory] = {"kafka": _kafka_sink, "file": _file_sink, "memory": _memory_sink}
+_SOURCES: dict[str, SourceFactory] = {
+    "kafka": _kafka_source,
+    "pulsar": _pulsar_source,
+    "pulsar+ssl": _pulsar_source,
+    "file": _file_source,
+    "memory": _memory_source,
+}
+_SINKS: dict[str, SinkFactory] = {
+    "kafka": _kafka_sink,
+    "pulsar": _pulsar_sink,
+    "pulsar+ssl": _pulsar_sink,
+    "file": _file_sink,
+    "memory": _memory_sink,
+}

@@ -23,9 +23,11 @@ ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "AKIDCANARYNOTSECRET",
     "AWS_SECRET_ACCESS_KEY": "canary-s3-secret",
     "API_TOKEN": "canary-token",
+    "PULSAR_TOKEN": "canary-pulsar-token",
 }
 SIMULATED = ("--source", "payments=simulator:payments?duration=2m")
 NOWHERE = "kafka://127.0.0.1:9/payments"
+PULSAR = "pulsar://127.0.0.1:9/t/n/payments"
 SASL = (
     '[kafka]\n"sasl.password" = "${KAFKA_PASSWORD}"\n"ssl.key.password" = "${KEY_PASSWORD}"\n"sasl.username" = "ann"\n'
 )
@@ -52,6 +54,13 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "credentials of an object store": ("", [*SIMULATED, "--checkpoints", "s3://AKID:canary-s3-uri@bucket/path"]),
     "an unknown store": ("", [*SIMULATED, "--checkpoints", "s4://bucket/path?secret=canary-s4"]),
     "a parameter of a store": ("", [*SIMULATED, "--checkpoints", "s3://bucket/path?secret_key=canary-s3-parameter"]),
+    "a token that Pulsar cannot take": ('[pulsar]\ntoken = "${PULSAR_TOKEN}"', ["-s", f"payments={PULSAR}"]),
+    "a token as another setting of Pulsar": ('[pulsar]\nadmin_url = "${PULSAR_TOKEN}"', ["-s", f"payments={PULSAR}"]),
+    "a mistyped setting of Pulsar": ('[pulsar]\ntokn = "${PULSAR_TOKEN}"', ["-s", f"payments={PULSAR}"]),
+    "a token in an admin URL": ('[pulsar]\nadmin_url = "http://x:canary-admin@h"', ["-s", f"payments={PULSAR}"]),
+    "a token as a parameter of Pulsar": ("", ["-s", f"payments={PULSAR}?token=canary-parameter"]),
+    "a token in a sink of Pulsar": ("", [*SIMULATED, "--sink", "decisions=pulsar://a:canary-uri@h:1/t/n/d"]),
+    "a file of a token that is not there": ('[pulsar]\ntoken_file = "none"', ["-s", f"payments={PULSAR}"]),
     "a full disk": ("", [*SIMULATED, "--sink", "decisions=/dev/full"]),
     "a source that cannot be checked": ("", ["-s", "payments=none.ndjson"]),
 }

@@ -60,7 +60,7 @@ def test_a_scheme_of_the_layer_above() -> None:
     [
         ("", "the URI is empty"),
         ("kafak://h:1/t", "the scheme 'kafak' is unknown; did you mean 'kafka'"),
-        ("redis://h:1/t", "the scheme 'redis' is unknown; There are file, kafka, memory"),
+        ("redis://h:1/t", "the scheme 'redis' is unknown; There are file, kafka, memory, pulsar"),
         ("kafka://localhost:9092", "the topic is missing; write it after the address"),
         ("kafka://localhost:9092/", "the topic is missing"),
         ("kafka://localhost:9092/a/b", "'a/b' is not one topic"),

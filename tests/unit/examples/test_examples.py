@@ -27,7 +27,7 @@ from gillnet.plan.explain import explain
 EXAMPLES = Path(__file__).parents[3] / "examples"
 GOLDEN = Path(__file__).parent / "golden"
 FILES = {path.stem: path for path in sorted(EXAMPLES.rglob("*.py"))}
-LOCAL = [name for name in FILES if name != "fraud"]
+LOCAL = [name for name in FILES if name not in ("fraud", "tenants")]
 COMMAND = re.compile(r"^    ((?:gillnet|python|head) .*)$", re.M)
 
 
@@ -103,13 +103,29 @@ def test_the_kafka_example_sends_every_output_to_a_topic_of_its_own(monkeypatch:
     monkeypatch.setenv("KAFKA_PASSWORD", "secret")
     config = load_config(EXAMPLES / "kafka/gillnet.toml")
     plan = load_pipeline(str(FILES["fraud"])).plan
-    routes = SinkRoutes(plan, config.sinks, default=config.default_sink, kafka=config.kafka)
+    routes = SinkRoutes(plan, config.sinks, default=config.default_sink, connection=config.connection)
     assert config.sources.keys() == {stream.name for stream in plan.streams}
     assert {uri.rpartition("/")[2] for uri in routes.uris.values()} == {f"fraud.{name}" for name in output_names(plan)}
     assert config.kafka["sasl.password"] == "secret"
     assert config.kafka["security.protocol"] == "SASL_SSL"
     assert "secret" not in repr(config)
     assert config.options.latency_budget_ms == 10
+
+
+def test_the_pulsar_example_has_two_tenants_that_share_nothing_but_the_definition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PULSAR_TOKEN", "a.b.c")
+    configs = {t: load_config(EXAMPLES / f"pulsar/team-{t}.toml") for t in "ab"}
+    for tenant, config in configs.items():
+        plan = load_pipeline(str(FILES["tenants"])).plan
+        routes = SinkRoutes(plan, config.sinks, default=config.default_sink, connection=config.connection)
+        assert all(f"/team-{tenant}/fraud/" in uri for uri in (*routes.uris.values(), *config.sources.values()))
+        assert config.connection(config.sources["payments"])["token"] == "a.b.c"
+    assert configs["a"].models != configs["b"].models
+    assert configs["a"].checkpoints != configs["b"].checkpoints
+    told = commands(FILES["tenants"])
+    assert "gillnet explain examples/pulsar/tenants.py" in told
 
 
 def test_the_kafka_example_asks_for_its_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode
 
 from gillnet.app.simulated import SCHEME, SimulatorScheme
+from gillnet.connectors.pulsar_uri import refuse_reading_again
 from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.ports import Source
 from gillnet.core.schema import Schema
@@ -33,6 +34,7 @@ def open_bounded(stream: str, uri: str, *, schema: Schema | None, kafka: Mapping
         If the source cannot be opened.
     """
     parsed = parse_uri(uri, what=f"Source of {stream}")
+    refuse_reading_again(parsed, what=f"Source of {stream}")
     if parsed.scheme == "kafka":
         uri = _with(uri, {"until_end": "true", "start": "earliest", "group": f"gillnet.lateness.{stream}"})
     schemes = {}
