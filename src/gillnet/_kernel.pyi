@@ -39,6 +39,28 @@ class JsonDecoder:
         self, values: list[bytes] | tuple[bytes, ...]
     ) -> tuple[Batch, pyarrow.Array | None, list[tuple[int, str, str]]]: ...
 
+class RecordDecoder:
+    def __new__(
+        cls,
+        schema_json: bytes,
+        *,
+        format: str,  # noqa: A002
+        framing: str,
+        definitions: Sequence[bytes] = ...,
+        message: str | None = None,
+        keys: Sequence[str] = ...,
+        id: str | None = None,  # noqa: A002
+        max_record_bytes: int = ...,
+        max_depth: int = ...,
+    ) -> RecordDecoder: ...
+    def decode(
+        self, values: list[bytes] | tuple[bytes, ...]
+    ) -> tuple[Batch, pyarrow.Array | None, list[tuple[int, str, str]]]: ...
+    def unknown_ids(self, values: list[bytes] | tuple[bytes, ...]) -> list[int]: ...
+    def add_schema(self, id: int, definition: bytes, references: list[bytes]) -> None: ...  # noqa: A002
+    def refuse_schema(self, id: int, known: bool, detail: str) -> None: ...  # noqa: A002
+    def forget_schema(self, id: int) -> None: ...  # noqa: A002
+
 class JsonEncoder:
     def __new__(cls, spec_json: bytes) -> JsonEncoder: ...
     def encode(self, batch: Batch) -> list[bytes]: ...

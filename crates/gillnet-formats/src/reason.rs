@@ -39,11 +39,23 @@ pub enum Reason {
     InexactDecimal,
     /// Text that is no RFC 3339 instant.
     BadTimestamp,
+    /// The bytes before the record do not say which schema it was written with: no magic byte, no id, no list of indices.
+    BadFraming,
+    /// The registry has no schema of the record's id, or none of those that were given has its fingerprint.
+    UnknownSchema,
+    /// The schema of the record's id cannot be used: of another format, not readable, too large.
+    BadSchema,
+    /// Not one whole Avro record of its schema.
+    NotAvro,
+    /// Not a whole Protobuf message.
+    NotProtobuf,
+    /// A number that the message's enum has no name for.
+    UnknownSymbol,
 }
 
 impl Reason {
     /// All reasons, for documentation and for metrics that start at zero.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 23] = [
         Self::EmptyRecord,
         Self::TooLarge,
         Self::NotUtf8,
@@ -61,6 +73,12 @@ impl Reason {
         Self::NotFinite,
         Self::InexactDecimal,
         Self::BadTimestamp,
+        Self::BadFraming,
+        Self::UnknownSchema,
+        Self::BadSchema,
+        Self::NotAvro,
+        Self::NotProtobuf,
+        Self::UnknownSymbol,
     ];
 
     /// The stable code, as headers and metrics carry it.
@@ -83,6 +101,12 @@ impl Reason {
             Self::NotFinite => "not_finite",
             Self::InexactDecimal => "inexact_decimal",
             Self::BadTimestamp => "bad_timestamp",
+            Self::BadFraming => "bad_framing",
+            Self::UnknownSchema => "unknown_schema",
+            Self::BadSchema => "bad_schema",
+            Self::NotAvro => "not_avro",
+            Self::NotProtobuf => "not_protobuf",
+            Self::UnknownSymbol => "unknown_symbol",
         }
     }
 }

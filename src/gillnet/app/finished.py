@@ -17,7 +17,7 @@ from gillnet.app.runs import check_streams
 from gillnet.app.sinks import SinkRoutes
 from gillnet.connectors.pulsar_uri import SCHEMES as PULSAR
 from gillnet.connectors.pulsar_uri import refuse_reading_again
-from gillnet.connectors.uri import open_source, parse_uri
+from gillnet.connectors.uri import open_source, parse_uri, source_format
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.messages import RawBatch
 from gillnet.operators.decode import stream_decoder
@@ -69,9 +69,11 @@ class FinishedRun:
     def set_aside(self, stream: str, *kinds: str) -> Iterator[pa.RecordBatch]:
         """Yield the events of a stream's side outputs (``late``, ``too_late``, ``malformed``) that can be decoded."""
         decoder = stream_decoder(self.plan, stream)
+        uri = self._config.sources.get(stream)
+        form = None if uri is None else source_format(uri, settings=self._config.kafka)
         values = itertools.chain.from_iterable(self._side_values(f"{stream}.{kind}") for kind in kinds)
         while chunk := list(itertools.islice(values, _DECODED_AT_ONCE)):
-            raw = RawBatch(stream=stream, values=chunk, partitions=[0] * len(chunk), arrival_time_us=0)
+            raw = RawBatch(stream=stream, values=chunk, partitions=[0] * len(chunk), arrival_time_us=0, format=form)
             batch = decoder.decode(raw).batch
             if batch.num_rows:
                 yield batch.to_pyarrow()

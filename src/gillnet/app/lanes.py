@@ -19,8 +19,9 @@ import structlog
 from gillnet.api.pipeline import Pipeline
 from gillnet.app.config import RunConfig
 from gillnet.app.runs import build_runtime, check_streams, with_groups
-from gillnet.connectors.uri import parse_uri
+from gillnet.connectors.uri import parse_uri, source_format
 from gillnet.core.errors import ConfigurationError
+from gillnet.core.formats import RecordFormat
 from gillnet.core.messages import RawBatch
 from gillnet.operators.decode import stream_decoder
 from gillnet.plan.nodes import PipelinePlan
@@ -84,7 +85,8 @@ def count_lanes(plan: PipelinePlan, config: RunConfig) -> int:
         newest = _newest_records(uri.address, uri.path.strip("/"), config.kafka)
         counts[stream.name] = len(newest)
         if stream.name in keys:
-            _check_partitioned(plan, stream.name, keys[stream.name], newest)
+            form = source_format(config.sources[stream.name], settings=config.kafka)
+            _check_partitioned(plan, stream.name, keys[stream.name], newest, form)
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise ConfigurationError(
@@ -209,10 +211,12 @@ class Lanes:
             stop.set()
 
 
-def _check_partitioned(plan: PipelinePlan, stream: str, column: str, newest: Mapping[int, list[bytes]]) -> None:
+def _check_partitioned(
+    plan: PipelinePlan, stream: str, column: str, newest: Mapping[int, list[bytes]], form: RecordFormat | None
+) -> None:
     """Look whether a key is in two partitions."""
     seen: dict[object, int] = {}
-    for partition, key in _keys(plan, stream, column, newest):
+    for partition, key in _keys(plan, stream, column, newest, form):
         before = seen.setdefault(key, partition)
         if before != partition:
             raise ConfigurationError(
@@ -222,11 +226,13 @@ def _check_partitioned(plan: PipelinePlan, stream: str, column: str, newest: Map
 
 
 def _keys(
-    plan: PipelinePlan, stream: str, column: str, newest: Mapping[int, list[bytes]]
+    plan: PipelinePlan, stream: str, column: str, newest: Mapping[int, list[bytes]], form: RecordFormat | None
 ) -> Iterator[tuple[int, object]]:
     decoder = stream_decoder(plan, stream)
     for partition, values in newest.items():
-        raw = RawBatch(stream=stream, values=values, partitions=[partition] * len(values), arrival_time_us=0)
+        raw = RawBatch(
+            stream=stream, values=values, partitions=[partition] * len(values), arrival_time_us=0, format=form
+        )
         for key in decoder.decode(raw).batch.column(column).to_pylist():
             if key is not None:
                 yield partition, key

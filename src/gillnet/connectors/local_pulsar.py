@@ -14,15 +14,12 @@ import hmac
 import json
 import shutil
 import signal
-import subprocess
 import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
-from gillnet.connectors.local_kafka import _answers, _free_port, _locked, _tail, cache_directory, find_java
+from gillnet.connectors.local_jvm import GuardedProcess, answers, fetch_jars, find_java, free_port
 from gillnet.connectors.pulsar_admin import PulsarAdmin
 from gillnet.core.errors import ConfigurationError, GillnetError
 from gillnet.core.secrets import new_key
@@ -36,7 +33,6 @@ CLUSTER = "standalone"
 ADMIN = "admin"
 """The role that may do everything."""
 
-_log = structlog.get_logger("gillnet.local_pulsar")
 _WHAT = "Local Pulsar"
 
 _JVM = ("-Xms256m", "-Xmx512m", "-XX:MaxDirectMemorySize=512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -113,8 +109,7 @@ class LocalPulsar:
         self._own_directory = directory is None
         self._directory = Path(directory) if directory is not None else None
         self._port = self._admin_port = 0
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._process: GuardedProcess | None = None
 
     # What a user asks for
 
@@ -136,7 +131,7 @@ class LocalPulsar:
     @property
     def pid(self) -> int | None:
         """The JVM's process id, or None when it is not running."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
+        return None if self._process is None else self._process.pid
 
     @property
     def log_path(self) -> Path:
@@ -166,7 +161,7 @@ class LocalPulsar:
         self._directory.mkdir(parents=True, exist_ok=True)
         atexit.register(self.stop)
         try:
-            self._port, self._admin_port = _free_port(), _free_port()
+            self._port, self._admin_port = free_port(), free_port()
             self._configure()
             self._launch(java, libs)
         except BaseException:  # Also Ctrl-C while it starts: nothing may stay behind.
@@ -231,18 +226,7 @@ class LocalPulsar:
         command += ["-cp", f"{libs}/*", "org.apache.pulsar.PulsarStandaloneStarter"]
         command += ["--config", str(self._home / "standalone.conf"), "--no-functions-worker", "--no-stream-storage"]
         command += ["-a", "127.0.0.1", "--metadata-dir", str(data / "meta"), "--bookkeeper-dir", str(data / "bk")]
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._home, start_new_session=True
-            )
-        # The guard reads a pipe that closes when this process dies, even by SIGKILL, and then ends the broker.
-        self._guard = subprocess.Popen(  # noqa: S603
-            ["/bin/sh", "-c", 'cat >/dev/null; kill "$0" 2>/dev/null', str(self._process.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._process = GuardedProcess(command, log_path=self.log_path, directory=self._home)
         self._wait_until_it_answers()
 
     def _wait_until_it_answers(self) -> None:
@@ -250,7 +234,7 @@ class LocalPulsar:
         deadline_s = self._clock.monotonic_s() + self._start_timeout_s
         while True:
             self._check_alive(deadline_s)
-            if _answers(self._admin_port) and _answers(self._port):
+            if answers(self._admin_port) and answers(self._port):
                 with contextlib.suppress(GillnetError):
                     if "public/default" in self.admin.namespaces("public"):
                         return
@@ -259,27 +243,15 @@ class LocalPulsar:
     def _check_alive(self, deadline_s: float) -> None:
         dead = self.pid is None
         if dead or self._clock.monotonic_s() > deadline_s:
-            log = _tail(self.log_path.read_text(encoding="utf-8", errors="replace"))
+            log = "" if self._process is None else self._process.log_tail
             self._end(signal.SIGKILL)
             happened = "died" if dead else f"did not answer within {self._start_timeout_s:g} s"
-            raise ConfigurationError(f"{_WHAT}: the broker {happened}. The end of its log: {log or '(empty)'}")
+            raise ConfigurationError(f"{_WHAT}: the broker {happened}. The end of its log: {log}")
 
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            guard.kill()
-            guard.wait()
-            if guard.stdin is not None:
-                guard.stdin.close()
-        if process is None or process.poll() is not None:
-            return
-        process.send_signal(number)
-        try:
-            process.wait(20.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            process.end(number)
 
 
 def fetch_pulsar() -> Path:
@@ -290,39 +262,9 @@ def fetch_pulsar() -> Path:
     ConfigurationError
         If Maven is missing or cannot fetch.
     """
-    cache = cache_directory()
-    home = cache / f"pulsar-{PULSAR_VERSION}"
-    libs = home / "libs"
-    if libs.is_dir():
-        return libs
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f"pulsar-{PULSAR_VERSION}.lock"):
-        if not libs.is_dir():
-            with tempfile.TemporaryDirectory(dir=cache, prefix="pulsar-fetch-") as work:
-                _run_maven(Path(work))
-                home.mkdir(exist_ok=True)
-                (Path(work) / "libs").rename(libs)
-    return libs
-
-
-def _run_maven(work: Path) -> None:
-    mvn = shutil.which("mvn")
-    if mvn is None:
-        raise ConfigurationError(
-            f"{_WHAT}: Maven was not found; it is needed once, to fetch the broker: install it "
-            "(Debian, Ubuntu: `apt install maven`), or use a broker that runs already."
-        )
-    pom = work / "pom.xml"
-    pom.write_bytes(resources.files("gillnet.connectors").joinpath("pulsar-pom.xml").read_bytes())
-    _log.info("fetching Apache Pulsar, this once", version=PULSAR_VERSION, megabytes=243)
-    command = [mvn, "-q", "-B", "-f", str(pom), f"-Dpulsar.version={PULSAR_VERSION}", "dependency:copy-dependencies"]
-    command += ["-DincludeScope=runtime", f"-DoutputDirectory={work / 'libs'}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        raise ConfigurationError(
-            f"{_WHAT}: Maven could not fetch Apache Pulsar {PULSAR_VERSION}; is its repository reachable? "
-            f"It says: {_tail(done.stdout + done.stderr)}"
-        )
+    pom = resources.files("gillnet.connectors").joinpath("pulsar-pom.xml").read_bytes()
+    versions = {"pulsar.version": PULSAR_VERSION}
+    return fetch_jars(_WHAT, f"pulsar-{PULSAR_VERSION}", pom, megabytes=243, properties=versions)
 
 
 def _base64(data: bytes) -> bytes:

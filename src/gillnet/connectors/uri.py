@@ -1,7 +1,8 @@
 """Opens sources and sinks by URI, as the command line and configuration files name them.
 
 ==============================================  =================================================================
-``kafka://host:port/topic?group=g&start=latest``  Kafka; several hosts with commas; see `KafkaSource` for the parameters
+``kafka://host:port/topic?group=g&start=latest``  Kafka; several hosts with commas; see `KafkaSource` for the parameters,
+                                                 and `gillnet.connectors.formats` for ``format=avro`` and ``format=protobuf``
 ``pulsar://host:port/tenant/namespace/topic``    Pulsar, ``pulsar+ssl`` with TLS; see `gillnet.connectors.pulsar_uri`
 ``file:///a/b.ndjson``, ``a/b.csv.gz``           a file; ``?format=csv``, for a sink ``?mode=overwrite``;
                                                  a sink ``out/a.csv``, ``out/a.parquet`` writes parts ``out/a-000001.csv``
@@ -20,10 +21,12 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from gillnet.connectors.formats import PARAMETERS, record_format
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.secrets import without_parameters
 
 if TYPE_CHECKING:
+    from gillnet.core.formats import RecordFormat
     from gillnet.core.ports import Sink, Source
     from gillnet.core.schema import Schema
     from gillnet.core.time import Clock
@@ -101,6 +104,18 @@ def open_source(
     factory = _choose({**_SOURCES, **(schemes or {})}, parsed, what="Source")
     source: Source = factory(parsed, stream=stream, schema=schema, settings=settings, clock=clock)
     return source
+
+
+def source_format(uri: str, *, settings: Settings | None = None) -> RecordFormat | None:
+    """Return the form of the records of the source that a URI names; None for JSON, which other sources make of theirs.
+
+    Raises
+    ------
+    ConfigurationError
+        If the URI is wrong.
+    """
+    parsed = parse_uri(uri, what="Source")
+    return record_format(parsed, settings=settings) if parsed.scheme == "kafka" else None
 
 
 def open_sink(
@@ -236,6 +251,7 @@ def _kafka_source(
         "start": "committed, earliest or latest",
         "until_end": "true or false",
         "partition": "the only one to read",
+        **PARAMETERS,
     }
     check_known(uri, known, what="Source")
     until_end = uri.parameters.get("until_end", "false")
@@ -253,6 +269,7 @@ def _kafka_source(
         until_end=until_end == "true",
         partition=None if partition is None else int(partition),
         settings=settings,
+        record_format=record_format(uri, settings=settings, clock=clock),
         clock=clock,
     )
     return source

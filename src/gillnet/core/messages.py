@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from gillnet.core.formats import RecordFormat
+
 Headers = list[tuple[str, bytes | None]]
 
 Stretch = list[tuple[int, int, int]]
@@ -43,6 +45,8 @@ class RawBatch:
         Gives when record *i* arrived by the source's own record, microseconds UTC: the broker's timestamp, or the arrival
         that a simulation gave it. None where nothing recorded it. For looking back at delays; a run goes by
         ``arrival_time_us``.
+    format
+        What form the values have; None for JSON.
     """
 
     stream: str
@@ -54,6 +58,7 @@ class RawBatch:
     stretch: Callable[[], Stretch] = field(default=list)
     original: Callable[[int], bytes | None] = field(default=lambda _: None)
     recorded_arrival_us: Callable[[int], int | None] = field(default=lambda _: None)
+    format: RecordFormat | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ SHORTEST = 4
 """A shorter secret is not blotted out of texts that hold it by chance."""
 
 _NAME = re.compile(
-    r"passw|secret|token|jaas|oauthbearer\.config|ssl\.key(\.pem)?$|private|credential|api_?key|access_?key",
+    r"passw|secret|token|jaas|oauthbearer\.config|ssl\.key(\.pem)?$|private|credential|api_?key|access_?key|auth\.user\.info",
     re.IGNORECASE,
 )
 # Where object stores' clients take their credentials from.

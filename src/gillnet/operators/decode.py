@@ -15,6 +15,7 @@ from gillnet import _kernel
 from gillnet.core.errors import DefinitionError
 from gillnet.core.messages import OutputRecord
 from gillnet.core.schema import schema_to_json
+from gillnet.operators.decode_records import RecordsDecoder
 from gillnet.plan.nodes import AggregateNode
 from gillnet.plan.patterns import PatternNode
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gillnet._kernel import Batch
+    from gillnet.core.formats import RecordFormat
     from gillnet.core.messages import RawBatch
     from gillnet.core.schema import Schema
     from gillnet.plan.nodes import PipelinePlan
@@ -69,7 +71,7 @@ class Decoded:
 
 
 class DecodeOperator:
-    """Decodes the JSON records of one stream.
+    """Decodes the records of one stream: JSON, or what a batch's `format` says.
 
     Parameters
     ----------
@@ -107,14 +109,17 @@ class DecodeOperator:
         max_depth: int = DEFAULT_MAX_DEPTH,
     ) -> None:
         self.schema = schema
+        self._schema_json = json.dumps(schema_to_json(schema)).encode()
+        self._limits: dict[str, Any] = {
+            "keys": list(keys),
+            "id": id,
+            "max_record_bytes": max_record_bytes,
+            "max_depth": max_depth,
+        }
+        # By format, of which a source has one.
+        self._others: dict[RecordFormat, RecordsDecoder] = {}
         try:
-            self._decoder = _kernel.JsonDecoder(
-                json.dumps(schema_to_json(schema)).encode(),
-                keys=list(keys),
-                id=id,
-                max_record_bytes=max_record_bytes,
-                max_depth=max_depth,
-            )
+            self._decoder = _kernel.JsonDecoder(self._schema_json, **self._limits)
         except (ValueError, OverflowError) as error:
             raise DefinitionError(f"DecodeOperator({schema!r}): {error}. Mend the schema or the option.") from error
 
@@ -125,10 +130,24 @@ class DecodeOperator:
         ------
         ValueError
             If the batch has 2 GiB or more; poll fewer records at once.
+        DefinitionError
+            If the batch's format has a schema that cannot be used.
+        SourceError
+            If a schema registry did not answer for long.
         """
-        values = raw.values if isinstance(raw.values, (list, tuple)) else list(raw.values)
-        batch, rows, rejected = self._decoder.decode(values)
+        if raw.format is None:
+            values = raw.values if isinstance(raw.values, (list, tuple)) else list(raw.values)
+            batch, rows, rejected = self._decoder.decode(values)
+        else:
+            batch, rows, rejected = self._other(raw.format).decode(raw.values)
         return Decoded(batch=batch, rows=rows, malformed=[Malformed(*record) for record in rejected])
+
+    def _other(self, record_format: RecordFormat) -> RecordsDecoder:
+        decoder = self._others.get(record_format)
+        if decoder is None:
+            decoder = RecordsDecoder(self._schema_json, record_format, self._limits)
+            self._others[record_format] = decoder
+        return decoder
 
 
 def rejection_reasons() -> list[str]:

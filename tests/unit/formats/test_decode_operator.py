@@ -164,6 +164,8 @@ def test_values_must_be_bytes(operator):
 
 def test_the_reason_codes_are_a_stable_list():
     assert sorted(rejection_reasons()) == [
+        "bad_framing",
+        "bad_schema",
         "bad_timestamp",
         "duplicate_field",
         "empty_key",
@@ -171,8 +173,10 @@ def test_the_reason_codes_are_a_stable_list():
         "inexact_decimal",
         "missing_field",
         "not_an_object",
+        "not_avro",
         "not_finite",
         "not_json",
+        "not_protobuf",
         "not_utf8",
         "null_id",
         "null_key",
@@ -180,6 +184,8 @@ def test_the_reason_codes_are_a_stable_list():
         "out_of_range",
         "too_deep",
         "too_large",
+        "unknown_schema",
+        "unknown_symbol",
         "wrong_type",
     ]
 

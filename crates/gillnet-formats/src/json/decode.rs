@@ -5,9 +5,9 @@ use std::sync::Mutex;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 
-use super::columns::ColumnBuilder;
 use super::fields::{FieldId, FieldOrder};
 use super::scan::Cursor;
+use crate::columns::ColumnBuilder;
 use crate::error::{FormatError, Result};
 use crate::reason::{excerpt, fault, Fault, Parse, Reason, Rejected};
 use crate::schema::{arrow_schema, read_columns, Column};

@@ -14,5 +14,12 @@ mod spec;
 mod text;
 mod write;
 
+/// Text that is nothing but a JSON number, as an integer scaled by `10**scale`; None for other text.
+pub(crate) fn scaled_text(text: &[u8], scale: u8) -> Option<Result<i64, crate::reason::Reason>> {
+    let mut cursor = scan::Cursor::new(text);
+    let number = cursor.number().ok().filter(|_| cursor.at == text.len())?;
+    Some(number.as_scaled(scale))
+}
+
 pub use decode::{Decoded, DecoderOptions, JsonDecoder};
 pub use encode::{encode_keys, Encoded, JsonEncoder};

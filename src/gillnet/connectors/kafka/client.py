@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
+from gillnet.connectors.registry import PREFIX as REGISTRY_PREFIX
 from gillnet.core.errors import ConfigurationError
 from gillnet.core.secrets import BLOT, conceal, is_secret, remember
 
@@ -69,7 +70,8 @@ def check_settings(settings: Settings | None, *, reserved: Mapping[str, str], wh
     for name, value in (settings or {}).items():
         if is_secret(name):
             remember(value)
-    return dict(settings or {})
+    # The schema registry's are its client's.
+    return {name: value for name, value in (settings or {}).items() if not name.startswith(REGISTRY_PREFIX)}
 
 
 def make_client(

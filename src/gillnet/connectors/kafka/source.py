@@ -40,6 +40,7 @@ from gillnet.core.messages import RawBatch
 from gillnet.core.time import Clock, SystemClock
 
 if TYPE_CHECKING:
+    from gillnet.core.formats import RecordFormat
     from gillnet.core.messages import Stretch
 
 StartPosition = Literal["committed", "earliest", "latest"]
@@ -118,6 +119,8 @@ class KafkaSource:
         members.
     settings
         librdkafka's settings, as strings: TLS, SASL, ``isolation.level``, ``partition.assignment.strategy`` and so on.
+    record_format
+        What the values are; None for JSON.
     open_timeout_s
         How long to wait for a broker's first answer.
 
@@ -154,6 +157,7 @@ class KafkaSource:
         until_end: bool = False,
         partition: int | None = None,
         settings: Settings | None = None,
+        record_format: RecordFormat | None = None,
         open_timeout_s: float = 10.0,
         clock: Clock | None = None,
     ) -> None:
@@ -162,6 +166,7 @@ class KafkaSource:
             raise ConfigurationError(f"{what}: start={start!r} is unknown; use 'committed', 'earliest' or 'latest'.")
         self.stream = stream
         self.topic = topic
+        self._format = record_format
         self._what = what
         self._clock = clock or SystemClock()
         self._settings = check_settings(settings, reserved=_RESERVED, what=what)
@@ -288,6 +293,7 @@ class KafkaSource:
             offset=lambda index: int(messages[index].offset()),
             stretch=lambda: stretch_of(messages, partitions),
             recorded_arrival_us=partial(timestamp_us, messages),
+            format=self._format,
         )
 
     def replay(self, stretch: Stretch, arrival_time_us: int) -> RawBatch:
