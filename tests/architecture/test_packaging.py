@@ -97,7 +97,7 @@ def test_the_source_distribution_has_what_a_build_needs(source_distribution: Pat
     assert names >= {"Cargo.toml", "Cargo.lock", "LICENSE", "README.md", "pyproject.toml", "PKG-INFO"}
     assert names >= crates
     assert names >= sources
-    assert "src/gillnet/connectors/kafka-pom.xml" in names
+    assert {"src/gillnet/connectors/kafka-pom.xml", "src/gillnet/runtimes/flink/pom.xml"} <= names
     assert not [name for name in names if name.endswith((".so", ".pyc")) or name.startswith(("target/", ".venv"))]
 
 
