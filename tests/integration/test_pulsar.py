@@ -314,6 +314,22 @@ def test_failover_gives_everything_to_the_one_that_is_left(pulsar_broker: LocalP
     second.close()
 
 
+# Bounds
+
+
+def test_more_than_the_queue_holds_is_written_at_the_pace_of_the_broker(
+    pulsar_broker: LocalPulsar, pulsar_topic: str
+) -> None:
+    sink = sink_on(pulsar_broker, pulsar_topic, max_queued_records=2_000, max_queued_bytes=100_000)
+    sent, _ = numbered(20_000)
+    sink.write(sent, [b"the same"] * len(sent))
+    assert sink.queued_records <= 2_000
+    sink.close()
+    source = source_on(pulsar_broker, pulsar_topic, receiver_queue=100)
+    assert values(read(source, 20_000)) == sent
+    source.close()
+
+
 # Refused
 
 

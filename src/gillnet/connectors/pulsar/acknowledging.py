@@ -14,11 +14,6 @@ from typing import Any, Protocol
 class Acknowledgements(Protocol):
     """A way to acknowledge."""
 
-    @property
-    def waiting(self) -> int:
-        """What was read and is not acknowledged, if it is known."""
-        ...
-
     def read(self, partition: int, place: int, message_id: Any) -> bool:
         """Note a message; False if it is known, and not acknowledged."""
         ...
@@ -44,8 +39,6 @@ class CumulativeAcks:
     keep_last
         Leave the entry with the last message unacknowledged, so that the broker keeps it.
     """
-
-    waiting = 0
 
     def __init__(self, *, keep_last: bool = False) -> None:
         self._keep_last = keep_last

@@ -30,6 +30,9 @@ _KEPT_BYTES = 262_144
 _WAIT_S = 0.1
 _RETRY_S = 0.5
 _LINGER_MS = 2
+_UNBOUNDED = (
+    2**31 - 1
+)  # The client would divide it by the number of partitions, and all of them may have one partition's key.
 
 
 class PulsarSink:
@@ -115,7 +118,7 @@ class PulsarSink:
             send_timeout_millis=round(self._timeout_s * 1_000),
             # The bound is this sink's own, so that a wait can be ended and a failure told.
             max_pending_messages=self._most_records + 1,
-            max_pending_messages_across_partitions=self._most_records + 1,
+            max_pending_messages_across_partitions=_UNBOUNDED,
             batching_enabled=True,
             batching_max_publish_delay_ms=_LINGER_MS,
             batching_type=pulsar.BatchingType.KeyBased,
@@ -212,7 +215,7 @@ class PulsarSink:
             return
         kind: Any = getattr(pulsar, self._failure, None)
         known = isinstance(kind, type) and issubclass(kind, Exception)
-        reason = self._explained(kind() if known else Exception(self._failure))
+        reason = self._explained(kind(self._failure) if known else Exception(self._failure))
         raise SinkError(f"{self._what}: {reason}. What was not acknowledged is written again by a restart.")
 
     def flush(self) -> None:
