@@ -1,6 +1,6 @@
 //! Records of binary formats: which schema a record was written with, and its bytes to columns by that.
 
-use std::sync::RwLock;
+use std::sync::{Arc, RwLock};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
@@ -61,10 +61,13 @@ enum Writer {
     Refused(Reason, String),
 }
 
+/// How a message is read, or why it cannot be.
+type MessageProgram = std::result::Result<protobuf::Program, String>;
+
 /// A Protobuf schema, with the programs of its messages that were met.
 struct Messages {
     files: protobuf::Files,
-    programs: RwLock<HashMap<Vec<u32>, std::sync::Arc<std::result::Result<protobuf::Program, String>>>>,
+    programs: RwLock<HashMap<Vec<u32>, Arc<MessageProgram>>>,
 }
 
 /// Decodes Avro or Protobuf records into the Arrow columns of a schema.
@@ -275,7 +278,7 @@ impl Messages {
             Some(program) => program,
             None => {
                 let columns: Vec<Column> = builders.iter().map(|builder| builder.column.clone()).collect();
-                let program = std::sync::Arc::new(self.files.indexed(&path, &columns));
+                let program = Arc::new(self.files.indexed(&path, &columns));
                 let mut programs = self.programs.write().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if programs.len() < MAX_MESSAGES {
                     programs.insert(path, program.clone());

@@ -100,6 +100,14 @@ def connection_settings(settings: Settings) -> dict[str, str]:
     return {name: value for name, value in settings.items() if name.startswith(wanted)}
 
 
+def is_incremental(settings: Settings) -> bool:
+    """Whether the group's protocol hands partitions over one by one; librdkafka then wants other calls."""
+    return (
+        "cooperative" in settings.get("partition.assignment.strategy", "")
+        or settings.get("group.protocol") == "consumer"
+    )
+
+
 class BrokerWatch:
     """Notices that no broker can be reached, says so once, and says when one is back.
 

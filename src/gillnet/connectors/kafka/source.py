@@ -109,9 +109,9 @@ class KafkaSource:
     group
         The consumer group: members share the partitions, and the committed offsets are the group's.
     start
-        ``committed`` resumes where the group stopped, and reads from the beginning where it never was; ``earliest`` and
-        ``latest`` begin there whatever the group committed. They apply to the first assignment only: a partition that
-        comes later, from another member, resumes where that one stopped.
+        ``committed`` resumes where the group stopped, and reads from the beginning where it never was; ``earliest`` and ``latest`` begin
+        there whatever the group committed. They apply to the first assignment only: a partition that comes later, from another member,
+        resumes where that one stopped.
     until_end
         Stop at the end that each partition had when it was assigned: then `finished` is True.
     partition
@@ -141,9 +141,9 @@ class KafkaSource:
     Memory: the local queue holds at most 20,000 records per partition and about 32 MB (``queued.min.messages``,
     ``queued.max.messages.kbytes``), then fetching pauses: that is the back-pressure.
 
-    A broker that is away for less than the group's ``session.timeout.ms`` (45 s) costs nothing but the wait. After a
-    longer outage the member joins anew: what was not committed is read again, and the old membership holds its
-    partitions until it expires, up to 45 s after the broker is back.
+    A broker that is away for less than the group's ``session.timeout.ms`` (45 s) costs nothing but the wait. After a longer outage the
+    member joins anew: what was not committed is read again, and the old membership holds its partitions until it expires, up to 45 s
+    after the broker is back.
     """
 
     def __init__(
@@ -165,8 +165,7 @@ class KafkaSource:
         if start not in ("committed", "earliest", "latest"):
             raise ConfigurationError(f"{what}: start={start!r} is unknown; use 'committed', 'earliest' or 'latest'.")
         self.stream = stream
-        self.topic = topic
-        self._format = record_format
+        self.topic, self._format = topic, record_format
         self._what = what
         self._clock = clock or SystemClock()
         self._settings = check_settings(settings, reserved=_RESERVED, what=what)
@@ -175,8 +174,7 @@ class KafkaSource:
         self._start: StartPosition = start
         self._incremental = is_incremental(self._settings)
         self._assigned_once = False
-        # Where each assigned partition was begun; may be logical, such as OFFSET_END.
-        self._begins: dict[int, int] = {}
+        self._begins: dict[int, int] = {}  # Where each partition was begun; may be logical, such as OFFSET_END.
         self._positions: dict[int, int] = {}  # The offset after the last one that `poll` returned.
         self._given: dict[int, int] = {}  # Where a run's own checkpoint says to begin.
         session_s = int(self._settings.get("session.timeout.ms", 45_000)) / 1_000
