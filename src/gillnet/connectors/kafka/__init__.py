@@ -6,7 +6,7 @@ record is acknowledged by all in-sync replicas. Exactly-once: `KafkaTransactions
 
 from gillnet.connectors.kafka.sink import KafkaSink
 from gillnet.connectors.kafka.source import KafkaSource, StartPosition
-from gillnet.connectors.kafka.topics import count_records, ensure_topics, newest_records
+from gillnet.connectors.kafka.topics import count_partitions, count_records, ensure_topics, newest_records
 from gillnet.connectors.kafka.transactions import KafkaTransactions, TransactionalSink
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "KafkaTransactions",
     "StartPosition",
     "TransactionalSink",
+    "count_partitions",
     "count_records",
     "ensure_topics",
     "newest_records",

@@ -207,11 +207,3 @@ def check_topic(
     if told is not None and not told.retriable():
         raise error_class(f"{what}: {readable(told, settings)}.")
     return sorted(metadata.topics[topic].partitions)
-
-
-def is_incremental(settings: Settings) -> bool:
-    """Whether the group's protocol hands partitions over one by one; librdkafka then wants other calls."""
-    return (
-        "cooperative" in settings.get("partition.assignment.strategy", "")
-        or settings.get("group.protocol") == "consumer"
-    )

@@ -111,6 +111,28 @@ def count_records(
     return counts
 
 
+def count_partitions(
+    topic: str, *, bootstrap_servers: str, settings: Settings | None = None, timeout_s: float = 10.0
+) -> int:
+    """Return how many partitions a topic has.
+
+    Raises
+    ------
+    ConfigurationError
+        If the broker does not answer in time, or the topic does not exist.
+    """
+    what = f"Kafka topic {topic!r} at {bootstrap_servers}"
+    passed = check_settings(settings, reserved={"bootstrap.servers": "give bootstrap_servers"}, what=what)
+    admin = make_client(AdminClient, {"bootstrap.servers": bootstrap_servers}, settings=passed, what=what)
+    try:
+        known = admin.list_topics(topic, timeout=timeout_s).topics[topic]
+        if known.error is not None:
+            raise KafkaException(known.error)
+    except KafkaException as error:
+        raise ConfigurationError(f"{what}: its partitions cannot be counted: {readable(error, passed)}.") from None
+    return len(known.partitions)
+
+
 def newest_records(
     topic: str, *, bootstrap_servers: str, most: int, settings: Settings | None = None, timeout_s: float = 10.0
 ) -> dict[int, list[bytes]]:

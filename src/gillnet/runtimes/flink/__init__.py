@@ -2,7 +2,6 @@
 
 from gillnet.runtimes.flink.local import (
     FLINK_VERSION,
-    KAFKA_CONNECTOR_VERSION,
     QUICK_START,
     SUSTAINED_LOAD,
     ClusterMemory,
@@ -13,7 +12,6 @@ from gillnet.runtimes.flink.rest import FlinkRest
 
 __all__ = [
     "FLINK_VERSION",
-    "KAFKA_CONNECTOR_VERSION",
     "QUICK_START",
     "SUSTAINED_LOAD",
     "ClusterMemory",

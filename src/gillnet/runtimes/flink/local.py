@@ -1,7 +1,7 @@
 """A real Apache Flink session cluster on loopback: a JobManager and TaskManagers as plain JVM processes.
 
 For one machine: tests, benchmarks, the demo, and whoever tries a pipeline on Flink before there is a cluster. The jars come
-from Maven Central once (155 MB, some 9 s) into the user's cache. PyPI's ``apache-flink-libraries`` has the same in 329 MB, with
+from Maven Central once (144 MB, some 9 s) into the user's cache. PyPI's ``apache-flink-libraries`` has the same in 329 MB, with
 the Table API and shell scripts that nobody here calls; and with it, pip would decide which Flink runs.
 
 Memory is laid out here, as Flink's start scripts do it, so no script and no shell is between this process and the JVMs: each
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 FLINK_VERSION = "2.3.0"
-KAFKA_CONNECTOR_VERSION = "5.0.0-2.2"
 LOG4J_VERSION = "2.25.3"
 QUICK_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """JVM options for a cluster that starts in seconds."""
@@ -378,7 +377,6 @@ def fetch_flink() -> Path:
     pom = resources.files("gillnet.runtimes.flink").joinpath("pom.xml").read_bytes()
     versions = {
         "flink.version": FLINK_VERSION,
-        "kafka-connector.version": KAFKA_CONNECTOR_VERSION,
         "log4j.version": LOG4J_VERSION,
     }
-    return fetch_jars("Local Flink", f"flink-{FLINK_VERSION}", pom, megabytes=155, properties=versions)
+    return fetch_jars("Local Flink", f"flink-{FLINK_VERSION}", pom, megabytes=144, properties=versions)

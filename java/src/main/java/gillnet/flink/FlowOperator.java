@@ -45,7 +45,7 @@ final class FlowOperator extends AbstractStreamOperator<Tuple2<Integer, byte[]>>
         super.initializeState(context);
         program = new Program(settings.program());
         flows = new TreeMap<>();
-        states = getRuntimeContext()
+        states = context.getKeyedStateStore()
                 .getState(new ValueStateDescriptor<>(STATE, PrimitiveArrayTypeInfo.BYTE_PRIMITIVE_ARRAY_TYPE_INFO));
         List<Integer> shards = new ArrayList<>();
         try (var keys = this.<Integer>getKeyedStateBackend().getKeys(STATE, VoidNamespace.INSTANCE)) {
