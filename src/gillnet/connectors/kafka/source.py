@@ -35,6 +35,7 @@ from gillnet.connectors.kafka.client import (
 from gillnet.connectors.kafka.kept_partitions import KeptPartitions
 from gillnet.connectors.kafka.places import envelope, stretch_of, timestamp_us
 from gillnet.connectors.kafka.replaying import StretchReader
+from gillnet.connectors.kafka.source_settings import DEFAULTS, RESERVED
 from gillnet.core.errors import ConfigurationError, SourceError
 from gillnet.core.messages import RawBatch
 from gillnet.core.time import Clock, SystemClock
@@ -44,35 +45,6 @@ if TYPE_CHECKING:
     from gillnet.core.messages import Stretch
 
 StartPosition = Literal["committed", "earliest", "latest"]
-
-_RESERVED = {
-    "bootstrap.servers": "give bootstrap_servers",
-    "group.id": "give group",
-    "enable.auto.commit": "offsets are committed only after the outputs are flushed",
-    "enable.auto.offset.store": "offsets are committed only after the outputs are flushed",
-    "auto.offset.reset": "give start",
-    "enable.partition.eof": "give until_end",
-}
-
-_DEFAULTS: dict[str, Any] = {
-    "enable.auto.commit": "false",
-    "enable.auto.offset.store": "false",
-    # An offset that the broker no longer holds is an event to count and to say, not a jump in silence.
-    "auto.offset.reset": "error",
-    # With librdkafka's default of 1,000 ms a full local queue stops the fetcher for a second: 150-200,000 records/s at
-    # most.
-    "fetch.queue.backoff.ms": "2",
-    "fetch.wait.max.ms": "100",
-    # Memory: at most this many records per partition, or this many kB in all, wait in the local queue. A record larger
-    # than fetch.message.max.bytes is still fetched (KIP-74: the first of a response always is), up to
-    # receive.message.max.bytes.
-    "queued.min.messages": "20000",
-    "queued.max.messages.kbytes": "32768",
-    "fetch.message.max.bytes": "1048576",
-    "receive.message.max.bytes": "100000000",
-    # A broker that has stopped without closing its connections is noticed after this time.
-    "socket.timeout.ms": "10000",
-}
 
 _MAX_BATCH_RECORDS = 1_000_000  # A limit of confluent-kafka.
 _REQUEST_TIMEOUT_S = 5.0
@@ -168,7 +140,7 @@ class KafkaSource:
         self.topic, self._format = topic, record_format
         self._what = what
         self._clock = clock or SystemClock()
-        self._settings = check_settings(settings, reserved=_RESERVED, what=what)
+        self._settings = check_settings(settings, reserved=RESERVED, what=what)
         self._log = structlog.get_logger("gillnet.kafka").bind(topic=topic, role="source")
         self._watch = BrokerWatch(topic=topic, role="source", settings=self._settings, clock=self._clock)
         self._start: StartPosition = start
@@ -196,7 +168,7 @@ class KafkaSource:
         self._closed = False
         self.expired_records = 0
         self._config = {
-            **_DEFAULTS,
+            **DEFAULTS,
             "bootstrap.servers": bootstrap_servers,
             "group.id": group,
             "enable.partition.eof": until_end,
