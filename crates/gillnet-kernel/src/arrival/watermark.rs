@@ -238,7 +238,7 @@ mod tests {
         mark.hear(1, 2_100, 2_001);
         assert_eq!(mark.current(), 2_095, "partition 0 is idle still");
         mark.hear(0, 901, 2_002);
-        assert_eq!(mark.partitions()[0].idle, false);
+        assert!(!mark.partitions()[0].idle);
     }
 
     #[test]
