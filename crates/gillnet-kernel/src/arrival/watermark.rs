@@ -235,9 +235,9 @@ mod tests {
         assert_eq!(mark.current(), 895);
         mark.pass_time(1_500);
         mark.hear(0, 900, 1_000);
-        mark.hear(1, 2_100, 2_001);
+        mark.hear(1, 2_100, 2_200);
         assert_eq!(mark.current(), 2_095, "partition 0 is idle still");
-        mark.hear(0, 901, 2_002);
+        mark.hear(0, 901, 2_201);
         assert!(!mark.partitions()[0].idle);
     }
 
