@@ -102,7 +102,7 @@ def config(data: bytes) -> None:
     place.write_bytes(data)
     try:
         read = load_config(place)
-        SinkRoutes(PLAN, read.sinks, default=read.default_sink, kafka=read.kafka)
+        SinkRoutes(PLAN, read.sinks, default=read.default_sink, connection=read.connection)
     except GillnetError:
         return
 
