@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seconds=${1:-60}
 shift || true
-rust=(decode_json key_state snapshot process)
+rust=(decode_json decode_records key_state snapshot process)
 python=(manifest owner uri config headers)
 targets=("$@")
 ((${#targets[@]})) || targets=("${rust[@]}" "${python[@]}")
@@ -29,7 +29,7 @@ mkdir -p fuzz/found
 fuzz() {
     local target=$1 log=$built/$1.log
     shift
-    mkdir -p "$built/grown/$target"
+    mkdir -p "$built/grown/$target" "$built/seeds/corpus/$target"
     if "$@" -max_total_time="$seconds" -max_len=16384 -timeout=20 -rss_limit_mb=1024 -artifact_prefix="fuzz/found/$target-" \
         "$built/grown/$target" "$built/seeds/corpus/$target" >"$log" 2>&1; then
         echo "$target: $(tail -n 1 "$log"), nothing found"
