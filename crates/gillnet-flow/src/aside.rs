@@ -1,5 +1,6 @@
 //! Records that are not scored, and copies of late ones: as they came, with the reason in headers (I3).
 
+use gillnet_formats::Rejected;
 use gillnet_kernel::engine::Outcome;
 
 use crate::error::Result;
@@ -19,6 +20,13 @@ pub struct Aside {
     pub kind: usize,
     pub reason: &'static str,
     pub detail: String,
+}
+
+impl From<Rejected> for Aside {
+    fn from(rejected: Rejected) -> Self {
+        let (place, reason) = (rejected.index as usize, rejected.reason.code());
+        Self { place, kind: MALFORMED, reason, detail: rejected.detail }
+    }
 }
 
 /// Where a record of an outcome goes; none for one that is simply scored.

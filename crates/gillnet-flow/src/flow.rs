@@ -149,12 +149,7 @@ impl Flow {
             let partition = |row: &u32| chunk.records[*row as usize].partition;
             let partitions: Vec<i32> = decoded.rows.iter().map(partition).collect();
             let done = self.engine.process(&stream.name, &decoded.batch, Some(&partitions), chunk.arrival)?;
-            let refused = decoded.rejected.into_iter().map(|rejected| Aside {
-                place: rejected.index as usize,
-                kind: aside::MALFORMED,
-                reason: rejected.reason.code(),
-                detail: rejected.detail,
-            });
+            let refused = decoded.rejected.into_iter().map(Aside::from);
             let judged = decoded.rows.iter().zip(&done.outcomes);
             let judged = judged.filter_map(|(row, outcome)| aside::judged(*row as usize, *outcome));
             let aside: Vec<Aside> = refused.chain(judged).collect();

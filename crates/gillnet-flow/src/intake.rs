@@ -108,14 +108,9 @@ impl Intake {
             }
         }
         shared.malformed = decoded.rejected.len() as u64;
-        let refused = decoded.rejected.into_iter().map(|rejected| Aside {
-            place: rejected.index as usize,
-            kind: aside::MALFORMED,
-            reason: rejected.reason.code(),
-            detail: rejected.detail,
-        });
+        let refused = decoded.rejected.into_iter().map(Aside::from).collect();
         let number = self.stream.into();
-        aside::write(&self.program, number, chunk.arrival, &chunk.records, refused.collect(), &mut shared.aside)
+        aside::write(&self.program, number, chunk.arrival, &chunk.records, refused, &mut shared.aside)
     }
 
     fn hear(&mut self, partition: i32, time: i64, at: i64) {

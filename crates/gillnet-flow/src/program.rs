@@ -26,9 +26,14 @@ const NAMES: [&str; 5] = ["decisions", "alerts", "decisions.revisions", "session
 /// Side outputs of each stream, in the order of their numbers.
 pub const ASIDE: [&str; 4] = ["malformed", "duplicate", "too_late", "late"];
 
+/// What is read before the rest is known to be readable.
+#[derive(Deserialize)]
+struct VersionJson {
+    version: Option<u32>,
+}
+
 #[derive(Deserialize)]
 struct ProgramJson {
-    version: u32,
     plan: Box<RawValue>,
     policy: Vec<RulePlan>,
     streams: Vec<StreamJson>,
@@ -141,13 +146,12 @@ impl Program {
     /// JSON that is no program, of another version, or whose plan or model the kernel cannot execute.
     pub fn from_json(text: &[u8]) -> Result<Self> {
         let told = |error: serde_json::Error| FlowError::Program(format!("its JSON cannot be read ({error})"));
-        let version = serde_json::from_slice::<Value>(text).map_err(told)?["version"].as_u64();
-        if version != Some(u64::from(VERSION)) {
+        let VersionJson { version } = serde_json::from_slice(text).map_err(told)?;
+        if version != Some(VERSION) {
             let it = version.map_or("none".to_owned(), |version| version.to_string());
             return Err(FlowError::Program(format!("it is of version {it}, and this Gillnet reads version {VERSION}")));
         }
         let read: ProgramJson = serde_json::from_slice(text).map_err(told)?;
-        debug_assert_eq!(read.version, VERSION);
         let encoder = |spec: &RawValue| JsonEncoder::new(spec.get().as_bytes());
         let encoders = Encoders {
             plain: encoder(&read.decisions.plain)?,

@@ -18,24 +18,9 @@ from gillnet.connectors.uri import open_source, parse_uri
 from gillnet.core.errors import ConfigurationError, SourceError
 from gillnet.core.formats import UnusableSchema
 from gillnet.core.secrets import conceal
+from gillnet.testing.clock import SimulatedClock
 
 SCHEMA = json.dumps({"type": "record", "name": "P", "fields": []})
-
-
-class QuickClock:
-    """Sleeps are only counted."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def now_us(self) -> int:
-        return int(self.now_s * 1e6)
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
 
 
 @pytest.fixture
@@ -45,7 +30,7 @@ def registry() -> Iterator[Registry]:
 
 
 def client(registry: Registry, kind: Any = "avro", **options: Any) -> SchemaRegistry:
-    return SchemaRegistry(registry.url, kind=kind, clock=QuickClock(), **options)
+    return SchemaRegistry(registry.url, kind=kind, clock=SimulatedClock(), **options)
 
 
 def test_a_schema_by_its_id(registry: Registry) -> None:
@@ -105,7 +90,7 @@ def test_a_registry_that_stays_away_ends_the_run_and_loses_nothing(registry: Reg
         client(registry).fetch(3)
     assert 10 < len(registry.asked) < 40
     with pytest.raises(SourceError, match="did not answer"):
-        SchemaRegistry("http://127.0.0.1:1", kind="avro", clock=QuickClock()).fetch(3)
+        SchemaRegistry("http://127.0.0.1:1", kind="avro", clock=SimulatedClock()).fetch(3)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from gillnet.core.messages import RawBatch
 from gillnet.core.schema import Decimal, Float, Integer, Schema, String, Timestamp
 from gillnet.operators.decode import DecodeOperator
 from gillnet.operators.decode_records import RecordsDecoder
+from gillnet.testing.clock import SimulatedClock
 
 PAYMENT = Schema(
     tx_id=String(max_bytes=8),
@@ -188,20 +189,6 @@ class Schemas:
         return found
 
 
-class StandingClock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def now_us(self) -> int:
-        return int(self.now_s * 1e6)
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
-
-
 def framed(schema_id: int, body: bytes = WHOLE) -> bytes:
     return b"\0" + schema_id.to_bytes(4, "big") + body
 
@@ -233,7 +220,7 @@ def test_each_record_by_the_schema_of_its_id_fetched_once() -> None:
 
 
 def test_an_id_that_the_registry_did_not_have_is_asked_for_again_later() -> None:
-    registry, clock = Schemas({}), StandingClock()
+    registry, clock = Schemas({}), SimulatedClock()
     form = RecordFormat(kind="avro", framing="confluent", registry=registry)
     columns = json.dumps([{"name": "tx_id", "type": "string"}]).encode()
     decoder = RecordsDecoder(columns, form, {}, clock=clock)
